@@ -1,0 +1,450 @@
+//! Format 1.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    archive::Codec,
+    clock::{ArchiveId, Timestamp},
+    error::{Error, ErrorKind, Result},
+    part::{BlobContent, Content, Metadata, Notice},
+    record::{ElementType, Sha256Digest, Tally, canonical},
+};
+
+/// `backup.json`, the first part: what is known before the first store is read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Preamble {
+    /// The format's major version: 1.
+    pub format: u32,
+    /// The archive's identity; every index page repeats it.
+    pub id: ArchiveId,
+    /// When the backup began.
+    pub created: Timestamp,
+    /// What wrote the archive.
+    pub producer: Producer,
+    /// Whose data it is.
+    pub application: Application,
+    /// What the user said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub extra: Metadata,
+}
+
+/// `manifest.json`, the root: everything that `info` shows, and where the index pages are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Manifest {
+    /// The format's major version: 1.
+    pub format: u32,
+    /// The archive's identity.
+    pub id: ArchiveId,
+    /// When the backup began.
+    pub created: Timestamp,
+    /// When the last store was read.
+    pub finished: Timestamp,
+    /// What wrote the archive.
+    pub producer: Producer,
+    /// Whose data it is.
+    pub application: Application,
+    /// What the user said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// The version of the application's own data schema.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_schema_version: Option<String>,
+    /// How segments are compressed.
+    pub codec: Codec,
+    /// How the whole is encrypted, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption: Option<String>,
+    /// Where it was made, if the host wants that recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system: Option<SystemInfo>,
+    /// Whether something that was asked for is not in the archive, or is in doubt.
+    pub partial: bool,
+    /// Whether all stores show one moment.
+    pub consistency: Consistency,
+    /// The stores, by name.
+    pub stores: BTreeMap<String, StoreManifest>,
+    /// Names of the `config/<name>.json` parts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub config: Vec<String>,
+    /// What did not go as it should: the first thousand.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<Notice>,
+    /// How many notices there were in all.
+    #[serde(default)]
+    pub notice_count: u64,
+    /// Named figures from the host.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub statistics: BTreeMap<String, u64>,
+    /// Whatever the host adds.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: Metadata,
+    /// Where the index pages are; filled in by the archive writer.
+    pub index: IndexFacts,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub extra: Metadata,
+}
+
+/// A program and its version.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Producer {
+    /// Name of the library or tool.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+}
+
+/// The application whose memory is backed up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Application {
+    /// Its name.
+    pub name: String,
+    /// Its version; compared at restore.
+    pub version: String,
+}
+
+/// The machine that made the archive.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemInfo {
+    /// Operating system.
+    pub os: String,
+    /// Processor architecture.
+    pub arch: String,
+}
+
+impl SystemInfo {
+    /// This machine, without anything that identifies it.
+    #[must_use]
+    pub fn current() -> Self {
+        Self { os: std::env::consts::OS.into(), arch: std::env::consts::ARCH.into() }
+    }
+}
+
+/// Whether all stores of an archive show one moment.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Consistency {
+    /// One moment for all: one store that was pinned, or several pinned or held within one
+    /// pause of the application that did not run out.
+    Consistent,
+    /// Each store shows one moment, but not the same one.
+    PerStore,
+    /// At least one store was read while it could change.
+    #[default]
+    Fuzzy,
+}
+
+/// How one store was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum StoreConsistency {
+    /// One moment, fixed by the store.
+    Pinned,
+    /// The application was paused through the copy.
+    Held,
+    /// Read while it could change.
+    #[default]
+    Fuzzy,
+}
+
+/// When a store was read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimeWindow {
+    /// When it was pinned, or reading began.
+    pub start: Timestamp,
+    /// When reading ended.
+    pub end: Timestamp,
+}
+
+/// One store of an archive.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct StoreManifest {
+    /// The kind of adapter: `sqlite`.
+    pub kind: String,
+    /// The engine's name.
+    pub engine: String,
+    /// The engine's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine_version: Option<String>,
+    /// How it was read.
+    pub consistency: StoreConsistency,
+    /// When it was read.
+    pub window: TimeWindow,
+    /// What the store calls the moment it was pinned at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<String>,
+    /// Whether the store was changed while it was read, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub changed: Option<bool>,
+    /// It was optional and could not be reached: there is nothing of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub missing: bool,
+    /// Number of parts.
+    pub parts: u64,
+    /// Bytes of the parts, uncompressed.
+    pub bytes: u64,
+    /// The collections, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub collections: BTreeMap<String, CollectionManifest>,
+    /// The native blobs, by file name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub blobs: BTreeMap<String, BlobContent>,
+    /// Facts from the adapter.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: Metadata,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub extra: Metadata,
+}
+
+/// One collection of a store.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CollectionManifest {
+    /// Count and digests.
+    #[serde(flatten)]
+    pub tally: Tally,
+    /// Bytes of its parts, uncompressed.
+    pub bytes: u64,
+    /// What the adapter said of it.
+    #[serde(flatten)]
+    pub info: CollectionInfo,
+    /// Named figures: documents, entities.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub statistics: BTreeMap<String, u64>,
+}
+
+/// What an adapter or the host says of a collection.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CollectionInfo {
+    /// The vectors, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub vector_info: BTreeMap<String, VectorInfo>,
+    /// The model that made the vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// Where in a record's value the well-known fields are.
+    #[serde(default, skip_serializing_if = "FieldMapping::is_empty")]
+    pub fields: FieldMapping,
+    /// Facts from the adapter.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: Metadata,
+}
+
+/// What the manifest says of a vector column.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VectorInfo {
+    /// Elements of one vector; `None` for sparse ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dim: Option<u64>,
+    /// Element type.
+    pub element: ElementType,
+    /// `cosine`, `dot`, `euclid`, `manhattan`, as the store calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distance: Option<String>,
+}
+
+/// Where in a record's value the well-known fields are: JSON pointers (RFC 6901).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[non_exhaustive]
+pub struct FieldMapping {
+    /// The project, workspace or tenant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// The category.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub category: Option<String>,
+    /// A list of tags.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tags: Option<String>,
+    /// When it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_at: Option<String>,
+    /// When it was last changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_at: Option<String>,
+    /// The title.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub title: Option<String>,
+    /// The text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// The model that made the record's vectors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+}
+
+impl FieldMapping {
+    /// Whether nothing is mapped.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Where the index pages of an archive are.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct IndexFacts {
+    /// Number of parts listed in the pages.
+    pub parts: u64,
+    /// Bytes of those parts, uncompressed.
+    pub bytes: u64,
+    /// Length of the tar up to the root's header.
+    pub tar_size: u64,
+    /// The pages, in order.
+    pub pages: Vec<PageRef>,
+}
+
+/// Where one index page is: it is alone in its segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PageRef {
+    /// Offset of its segment in the file.
+    pub offset: u64,
+    /// Compressed length of the segment.
+    pub size: u64,
+    /// Offset of the segment in the tar.
+    pub tar_offset: u64,
+    /// Uncompressed length of the segment.
+    pub tar_size: u64,
+    /// SHA-256 of the compressed bytes.
+    pub sha256: Sha256Digest,
+}
+
+impl Manifest {
+    /// The major version of the format that this module reads and writes.
+    pub const FORMAT: u32 = 1;
+
+    /// A manifest without stores, from what the preamble said.
+    #[must_use]
+    pub fn new(preamble: &Preamble, codec: Codec) -> Self {
+        Self {
+            format: preamble.format,
+            id: preamble.id,
+            created: preamble.created,
+            finished: preamble.created,
+            producer: preamble.producer.clone(),
+            application: preamble.application.clone(),
+            description: preamble.description.clone(),
+            data_schema_version: None,
+            codec,
+            encryption: None,
+            system: None,
+            partial: false,
+            consistency: Consistency::Fuzzy,
+            stores: BTreeMap::new(),
+            config: Vec::new(),
+            notices: Vec::new(),
+            notice_count: 0,
+            statistics: BTreeMap::new(),
+            metadata: Metadata::new(),
+            index: IndexFacts::default(),
+            extra: Metadata::new(),
+        }
+    }
+
+    /// Reads `manifest.json`.
+    ///
+    /// # Errors
+    /// [`UnknownVersion`](ErrorKind::UnknownVersion) for another major version, named;
+    /// [`Corrupt`](ErrorKind::Corrupt) for text that is not a manifest.
+    pub fn from_json(text: &[u8]) -> Result<Self> {
+        read(text, "manifest.json")
+    }
+
+    /// Writes `manifest.json`: canonical JSON.
+    ///
+    /// # Errors
+    /// Metadata that JSON cannot hold.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        write(self)
+    }
+}
+
+impl Preamble {
+    /// The first part of an archive that begins now.
+    #[must_use]
+    pub fn new(id: ArchiveId, created: Timestamp, application: Application) -> Self {
+        Self {
+            format: Manifest::FORMAT,
+            id,
+            created,
+            producer: Producer {
+                name: "backup-kit".into(),
+                version: env!("CARGO_PKG_VERSION").into(),
+            },
+            application,
+            description: None,
+            extra: Metadata::new(),
+        }
+    }
+
+    /// Reads `backup.json`.
+    ///
+    /// # Errors
+    /// As [`Manifest::from_json`].
+    pub fn from_json(text: &[u8]) -> Result<Self> {
+        read(text, "backup.json")
+    }
+
+    /// Writes `backup.json`: canonical JSON.
+    ///
+    /// # Errors
+    /// Metadata that JSON cannot hold.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        write(self)
+    }
+}
+
+impl StoreManifest {
+    /// What a restore of this store has to find.
+    #[must_use]
+    pub fn content(&self) -> Content {
+        let mut content = Content::new();
+        content.blobs = self.blobs.clone();
+        content.collections =
+            self.collections.iter().map(|(name, c)| (name.clone(), c.tally.clone())).collect();
+        content
+    }
+}
+
+fn read<T: serde::de::DeserializeOwned>(text: &[u8], name: &str) -> Result<T> {
+    let corrupt = |e: Box<dyn std::error::Error + Send + Sync>| {
+        Error::new(ErrorKind::Corrupt, "the archive's description cannot be read")
+            .on(name)
+            .because(e)
+    };
+    // Refuses a name that stands twice, at every level.
+    let value = canonical::parse(text).map_err(|e| corrupt(e.into()))?;
+    match value.get("format").and_then(serde_json::Value::as_u64) {
+        Some(1) => serde_json::from_value(value).map_err(|e| corrupt(e.into())),
+        Some(other) => Err(Error::new(
+            ErrorKind::UnknownVersion,
+            format!("the archive has format {other}, this build reads format 1"),
+        )
+        .on(name)),
+        None => Err(corrupt("it names no format".into())),
+    }
+}
+
+fn write<T: Serialize>(value: &T) -> Result<Vec<u8>> {
+    let value = serde_json::to_value(value).map_err(|e| {
+        Error::new(ErrorKind::InvalidInput, "the manifest holds what JSON cannot").because(e)
+    })?;
+    let mut out = Vec::new();
+    canonical::Writer::new(&mut out).value(&value)?;
+    out.push(b'\n');
+    Ok(out)
+}

@@ -1,0 +1,13 @@
+//! What crosses the system: records, batches, vectors, canonical text and digests.
+
+mod batch;
+pub mod canonical;
+mod digest;
+mod key;
+pub mod tagged;
+mod vector;
+
+pub use batch::{BatchBuilder, RecordBatch, RecordRef};
+pub use digest::{ContentDigest, MaskedHasher, Sha256Digest, Tally, VectorTally};
+pub use key::Key;
+pub use vector::{ElementType, VectorColumn, VectorShape};

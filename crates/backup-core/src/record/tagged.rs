@@ -1,0 +1,194 @@
+//! Values that JSON lacks, in one tagged form: `{"$type":"Base64","_value":"AAE="}`.
+//!
+//! The form follows the typed JSON of the Neo4j Query API. What an application stored as
+//! an object with a member `$type` is wrapped as `{"$type":"Map","_value":{…}}`, so that a
+//! tag is always a tag.
+
+use crate::record::canonical::Writer;
+
+/// The largest integer, up or down, that every JSON reader keeps: 2^53 − 1.
+pub const MAX_SAFE_INTEGER: i128 = (1 << 53) - 1;
+
+/// The member that marks a tagged value.
+pub const TYPE: &str = "$type";
+
+pub(crate) fn non_finite(value: f64) -> &'static str {
+    if value.is_nan() {
+        r#"{"$type":"Float","_value":"NaN"}"#
+    } else if value > 0.0 {
+        r#"{"$type":"Float","_value":"Infinity"}"#
+    } else {
+        r#"{"$type":"Float","_value":"-Infinity"}"#
+    }
+}
+
+/// Writes a tagged value whose content is text.
+pub fn text(json: &mut Writer<'_>, type_name: &str, value: &str) {
+    let mut out = Vec::with_capacity(value.len() + 32);
+    let mut inner = Writer::new(&mut out);
+    // Two names in order, one level: cannot fail.
+    let written: crate::Result<()> = (|| {
+        inner.begin_object()?;
+        inner.name(TYPE)?;
+        inner.string(type_name);
+        inner.name("_value")?;
+        inner.string(value);
+        inner.end_object();
+        Ok(())
+    })();
+    debug_assert!(written.is_ok());
+    json.canonical_text(&String::from_utf8(out).expect("built from strings"));
+}
+
+/// Writes an integer: digits up to [`MAX_SAFE_INTEGER`], tagged as `Integer` beyond.
+///
+/// ```
+/// use backup_core::record::{canonical::Writer, tagged};
+///
+/// let mut out = Vec::new();
+/// tagged::integer(&mut Writer::new(&mut out), i64::MAX);
+/// assert_eq!(out, br#"{"$type":"Integer","_value":"9223372036854775807"}"#);
+/// ```
+pub fn integer(json: &mut Writer<'_>, value: impl Into<i128>) {
+    let value: i128 = value.into();
+    if value.abs() <= MAX_SAFE_INTEGER {
+        json.integer(value);
+    } else {
+        text(json, "Integer", &value.to_string());
+    }
+}
+
+/// Writes bytes, tagged as `Base64` (standard alphabet, padded).
+pub fn bytes(json: &mut Writer<'_>, value: &[u8]) {
+    text(json, "Base64", &base64(value));
+}
+
+/// A value that stood in JSON text, read back.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scalar {
+    /// `null`
+    Null,
+    /// `true`, `false`
+    Bool(bool),
+    /// An integer, tagged or not.
+    Integer(i128),
+    /// A float, tagged (NaN, infinities) or not.
+    Float(f64),
+    /// A string.
+    Text(String),
+    /// Bytes, tagged as `Base64`.
+    Bytes(Vec<u8>),
+}
+
+/// Reads a scalar, tagged or not; `None` for arrays, objects and tags of other types.
+#[must_use]
+pub fn scalar(value: &serde_json::Value) -> Option<Scalar> {
+    use serde_json::Value;
+    Some(match value {
+        Value::Null => Scalar::Null,
+        Value::Bool(b) => Scalar::Bool(*b),
+        Value::Number(n) => match (n.as_i64(), n.as_u64()) {
+            (Some(i), _) => Scalar::Integer(i.into()),
+            (_, Some(u)) => Scalar::Integer(u.into()),
+            _ => Scalar::Float(n.as_f64()?),
+        },
+        Value::String(s) => Scalar::Text(s.clone()),
+        Value::Array(_) => return None,
+        Value::Object(members) => {
+            if members.len() != 2 {
+                return None;
+            }
+            let text = members.get("_value")?.as_str()?;
+            match members.get(TYPE)?.as_str()? {
+                "Integer" => Scalar::Integer(text.parse().ok()?),
+                "Float" => Scalar::Float(match text {
+                    "NaN" => f64::NAN,
+                    "Infinity" => f64::INFINITY,
+                    "-Infinity" => f64::NEG_INFINITY,
+                    _ => return None,
+                }),
+                "Base64" => Scalar::Bytes(unbase64(text)?),
+                _ => return None,
+            }
+        }
+    })
+}
+
+/// Wraps objects that an application stored with a member `$type`, at every level.
+#[must_use]
+pub fn escape(value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Value::Array(items) => Value::Array(items.into_iter().map(escape).collect()),
+        Value::Object(members) => {
+            let tagged = members.contains_key(TYPE);
+            let inner: Value =
+                Value::Object(members.into_iter().map(|(k, v)| (k, escape(v))).collect());
+            if tagged { serde_json::json!({"$type": "Map", "_value": inner}) } else { inner }
+        }
+        other => other,
+    }
+}
+
+/// Undoes [`escape`].
+#[must_use]
+pub fn unescape(value: serde_json::Value) -> serde_json::Value {
+    use serde_json::Value;
+    match value {
+        Value::Array(items) => Value::Array(items.into_iter().map(unescape).collect()),
+        Value::Object(mut members) => {
+            let wrapped = members.len() == 2
+                && members.get(TYPE).and_then(Value::as_str) == Some("Map")
+                && members.get("_value").is_some_and(Value::is_object);
+            if wrapped && let Some(Value::Object(inner)) = members.remove("_value") {
+                members = inner;
+            }
+            Value::Object(members.into_iter().map(|(k, v)| (k, unescape(v))).collect())
+        }
+        other => other,
+    }
+}
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+
+fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+fn unbase64(text: &str) -> Option<Vec<u8>> {
+    STANDARD.decode(text).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalars_read_back() {
+        for (written, expected) in [
+            ("null", Scalar::Null),
+            ("true", Scalar::Bool(true)),
+            ("-5", Scalar::Integer(-5)),
+            (
+                r#"{"$type":"Integer","_value":"18446744073709551615"}"#,
+                Scalar::Integer(u64::MAX.into()),
+            ),
+            ("1.0", Scalar::Float(1.0)),
+            (r#"{"$type":"Float","_value":"-Infinity"}"#, Scalar::Float(f64::NEG_INFINITY)),
+            (r#""x""#, Scalar::Text("x".into())),
+            (r#"{"$type":"Base64","_value":"AAE="}"#, Scalar::Bytes(vec![0, 1])),
+        ] {
+            assert_eq!(scalar(&serde_json::from_str(written).unwrap()), Some(expected));
+        }
+        assert_eq!(scalar(&serde_json::json!({"$type":"Base64","_value":"*"})), None);
+        assert_eq!(scalar(&serde_json::json!([1])), None);
+    }
+
+    #[test]
+    fn an_object_that_looks_like_a_tag_stays_an_object() {
+        let value = serde_json::json!({"a": [{"$type": "Base64", "_value": "x"}], "$type": 1});
+        let escaped = escape(value.clone());
+        assert_eq!(escaped["$type"], "Map");
+        assert_eq!(unescape(escaped), value);
+    }
+}

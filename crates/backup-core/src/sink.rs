@@ -1,0 +1,225 @@
+//! The writing half of an adapter.
+
+use std::path::PathBuf;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    adapter::Adapter,
+    cancel::Cancel,
+    error::Result,
+    part::{Content, Part},
+    record::{Key, RecordBatch},
+};
+
+/// Restores a store.
+///
+/// An adapter implements it; the restore engine calls it, in this order:
+///
+/// ```text
+/// prepare ─ begin ─ write… ─ verify ─ commit ─ verify ─ finish
+///                      └─ abort          └─ undo ─ finish
+/// ```
+///
+/// Up to `commit` nothing that the application sees is changed. Between any two steps the
+/// process may die; a new one calls [`reattach`](Sink::reattach) with the same token and
+/// goes on. So every verb after `prepare` may be repeated, by another process, and then
+/// does nothing more.
+#[async_trait]
+pub trait Sink: Adapter {
+    /// Chooses the names of staging area and pre-image, and checks all that can be known
+    /// before the first byte: space, permissions, versions, limits. Touches nothing.
+    ///
+    /// # Errors
+    /// A restore that cannot succeed.
+    async fn prepare(&self, plan: &StagePlan) -> Result<Prepared>;
+
+    /// Creates the staging area that the token names.
+    ///
+    /// # Errors
+    /// A store that cannot be reached or has no room.
+    async fn begin(&self, token: &StageToken, cancel: &Cancel) -> Result<Box<dyn SinkSession>>;
+
+    /// Finds out, in a process that may be another one, how far the restore with this token
+    /// came.
+    ///
+    /// # Errors
+    /// A store that cannot be reached; the question is then still open.
+    async fn reattach(&self, token: &StageToken) -> Result<Reattached>;
+}
+
+/// What a restore is going to write into one store.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct StagePlan {
+    /// Unique for this restore; goes into the names of staging areas.
+    pub restore_id: String,
+    /// The store's name in the archive.
+    pub store: String,
+    /// The adapter that wrote the store's parts.
+    pub kind: String,
+    /// Replace the content, or add to it.
+    pub mode: WriteMode,
+    /// What the archive says of the content.
+    pub content: Content,
+    /// Bytes of the parts, uncompressed.
+    pub bytes: u64,
+    /// Paths that the restore must not touch: the archive, the catalog, other stores.
+    pub avoid: Vec<PathBuf>,
+}
+
+/// Whether a restore replaces the content of a store or adds to it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum WriteMode {
+    /// Afterwards the store holds what the archive holds, and nothing else.
+    #[default]
+    Replace,
+    /// Records of the archive are added to those of the store.
+    Merge,
+}
+
+/// The result of [`Sink::prepare`].
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// Names everything that the restore will make.
+    pub token: StageToken,
+    /// How the switch happens.
+    pub switch: Switch,
+    /// For people: what will be replaced, what to expect.
+    pub notes: Vec<String>,
+}
+
+/// How a sink switches from old to new; stores commit in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Switch {
+    /// Entry by entry, journalled: readers may see a mixture meanwhile.
+    Stepwise,
+    /// At one moment, after a copy that takes time.
+    AtomicCopy,
+    /// At one moment, at once: a rename, an alias.
+    AtomicPointer,
+}
+
+impl Switch {
+    /// Whether readers see the old content or the new and never a mixture.
+    #[must_use]
+    pub const fn is_atomic(self) -> bool {
+        !matches!(self, Self::Stepwise)
+    }
+}
+
+/// Names what a restore makes in one store; journalled before it is made.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageToken {
+    /// The adapter's kind, checked when another process reattaches.
+    pub kind: String,
+    /// The mode that was planned.
+    pub mode: WriteMode,
+    /// Whatever the adapter needs. Holds no secret.
+    pub data: serde_json::Value,
+}
+
+/// How far a restore came.
+pub enum Reattached {
+    /// There is no staging area: it was never made, or is finished or aborted.
+    Absent,
+    /// Staged, perhaps not completely; live content is old.
+    Staged(Box<dyn SinkSession>),
+    /// Live content is new; the pre-image is there.
+    Committed(Box<dyn SinkSession>),
+    /// Live content is old again; the pre-image is still there.
+    Undone(Box<dyn SinkSession>),
+    /// Live content is neither the old nor the new; both are kept.
+    Unknown {
+        /// What was found, and where the two are.
+        reason: String,
+    },
+}
+
+/// A restore into one store under way.
+///
+/// Dropping a session changes nothing: what is staged stays for `reattach`.
+#[async_trait]
+pub trait SinkSession: Send + Sync {
+    /// The records of `keys` that the live store holds, in any order.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without the capability `merge`.
+    async fn existing(&self, collection: &str, keys: &[Key]) -> Result<RecordBatch>;
+
+    /// Writes a part into staging. May be called for several parts at once, but a schema
+    /// comes alone and before its records, and entries of a root come in order.
+    ///
+    /// # Errors
+    /// A part that the store refuses. The restore is then aborted.
+    async fn write(&self, part: Part) -> Result<()>;
+
+    /// Reads back what is staged, or after `commit` what is live, and tallies it. The
+    /// caller compares.
+    ///
+    /// `expected` tells what to look for: collections, and which ranges of a blob are
+    /// masked. An adapter may not copy figures from it.
+    ///
+    /// # Errors
+    /// Content that cannot be read or is damaged.
+    async fn verify(&self, expected: &Content) -> Result<Content>;
+
+    /// Keeps the live content as the pre-image and makes the staged content live.
+    ///
+    /// # Errors
+    /// The live content is then still the old one, unless the error is
+    /// [`RepairNeeded`](crate::ErrorKind::RepairNeeded).
+    async fn commit(&self) -> Result<()>;
+
+    /// Makes the pre-image live again.
+    ///
+    /// # Errors
+    /// [`RepairNeeded`](crate::ErrorKind::RepairNeeded), naming where both contents are.
+    async fn undo(&self) -> Result<()>;
+
+    /// After `commit` or `undo`: drops pre-image and staging area.
+    ///
+    /// # Errors
+    /// What could not be removed, named; live content is right all the same.
+    async fn finish(&self) -> Result<()>;
+
+    /// Before `commit`: removes the staging area without a trace.
+    ///
+    /// # Errors
+    /// What could not be removed, named.
+    async fn abort(&self) -> Result<()>;
+}
+
+impl StagePlan {
+    /// A plan without content.
+    #[must_use]
+    pub fn new(
+        restore_id: impl Into<String>,
+        store: impl Into<String>,
+        kind: impl Into<String>,
+    ) -> Self {
+        Self {
+            restore_id: restore_id.into(),
+            store: store.into(),
+            kind: kind.into(),
+            ..Self::default()
+        }
+    }
+}
+
+impl std::fmt::Debug for Reattached {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Absent => f.write_str("Absent"),
+            Self::Staged(_) => f.write_str("Staged"),
+            Self::Committed(_) => f.write_str("Committed"),
+            Self::Undone(_) => f.write_str("Undone"),
+            Self::Unknown { reason } => write!(f, "Unknown({reason})"),
+        }
+    }
+}
