@@ -222,6 +222,9 @@ pub struct CollectionManifest {
     /// Named figures: documents, entities.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub statistics: BTreeMap<String, u64>,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub extra: Metadata,
 }
 
 /// What an adapter or the host says of a collection.
@@ -257,7 +260,6 @@ pub struct VectorInfo {
 
 /// Where in a record's value the well-known fields are: JSON pointers (RFC 6901).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 #[non_exhaustive]
 pub struct FieldMapping {
     /// The project, workspace or tenant.
@@ -284,6 +286,9 @@ pub struct FieldMapping {
     /// The model that made the record's vectors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Further fields, by the host's own names or those of a later version.
+    #[serde(flatten)]
+    pub other: BTreeMap<String, String>,
 }
 
 impl FieldMapping {
