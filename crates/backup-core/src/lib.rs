@@ -6,6 +6,7 @@ mod cancel;
 mod clock;
 mod error;
 pub mod manifest;
+mod memory;
 mod part;
 pub mod record;
 mod sink;
@@ -16,6 +17,7 @@ pub use adapter::{Adapter, Capabilities, CollectionDescription, Description};
 pub use cancel::Cancel;
 pub use clock::{ArchiveId, Clock, FixedClock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, Result};
+pub use memory::{MemorySnapshot, MemoryStore, Step};
 pub use part::{
     Blob, BlobContent, ByteStream, CollectionEnd, Content, EntryFacts, EntryKind, EntryPath,
     FileEntry, Metadata, Notice, NoticeKind, Part, Schema, byte_stream,

@@ -157,12 +157,17 @@ impl Tally {
             self.add_line(record.line().as_bytes());
         }
         for column in batch.columns() {
-            let tally = self.vectors.entry(column.name().to_owned()).or_default();
+            let mut tally = VectorTally::default();
             for (row, record) in batch.iter().enumerate() {
                 if column.is_present(row) {
                     tally.count += 1;
                     tally.digest.add(&vector_digest(record.key_json(), column, row));
                 }
+            }
+            // A column that no record of the batch has is not content: whether it stands in
+            // a batch depends on where the batch's borders are.
+            if tally.count > 0 {
+                self.add_vectors(column.name(), &tally);
             }
         }
     }
@@ -181,10 +186,14 @@ impl Tally {
         self.records += other.records;
         self.digest.add(other.digest.as_bytes());
         for (name, theirs) in &other.vectors {
-            let ours = self.vectors.entry(name.clone()).or_default();
-            ours.count += theirs.count;
-            ours.digest.add(theirs.digest.as_bytes());
+            self.add_vectors(name, theirs);
         }
+    }
+
+    fn add_vectors(&mut self, name: &str, theirs: &VectorTally) {
+        let ours = self.vectors.entry(name.to_owned()).or_default();
+        ours.count += theirs.count;
+        ours.digest.add(theirs.digest.as_bytes());
     }
 }
 
@@ -282,6 +291,22 @@ mod tests {
         assert_ne!(tally(&["ab", "c"]).digest, tally(&["a", "bc"]).digest);
         // Every record counts, an equal pair too: this is why the sum is not an XOR.
         assert_ne!(tally(&["a", "a"]).digest, ContentDigest::ZERO);
+    }
+
+    #[test]
+    fn a_column_without_a_vector_is_not_content() {
+        use crate::record::{BatchBuilder, ElementType, Key};
+        let tally = |declared: bool| {
+            let mut builder = BatchBuilder::new("c");
+            if declared {
+                builder.dense("v", ElementType::F32, 2);
+            }
+            builder.push_json(&Key::from(1), b"{}").unwrap();
+            let mut tally = Tally::new();
+            tally.add_batch(&builder.finish().unwrap());
+            tally
+        };
+        assert_eq!(tally(true), tally(false));
     }
 
     #[test]

@@ -1,0 +1,279 @@
+//! Restoring into a [`MemoryStore`].
+
+use async_trait::async_trait;
+use futures::StreamExt;
+
+use super::{
+    MemoryStore, State, Step,
+    data::{Collection, Data, Entry, Node, Record, StoredBlob},
+};
+use crate::{
+    adapter::Adapter,
+    cancel::Cancel,
+    error::{Error, ErrorKind, Result},
+    part::{ByteStream, Content, EntryKind, Part},
+    record::{Key, RecordBatch},
+    sink::{Prepared, Reattached, Sink, SinkSession, StagePlan, StageToken, Switch, WriteMode},
+};
+
+/// What one restore has made in the store.
+pub(super) struct Stage {
+    mode: WriteMode,
+    phase: Phase,
+    staged: Data,
+}
+
+enum Phase {
+    Staged,
+    Committed { pre_image: Data },
+    Undone,
+}
+
+struct Session {
+    store: MemoryStore,
+    // The name of the stage.
+    restore: String,
+    cancel: Cancel,
+}
+
+#[async_trait]
+impl Sink for MemoryStore {
+    async fn prepare(&self, plan: &StagePlan) -> Result<Prepared> {
+        self.step(Step::Prepare)?;
+        self.check_kind(&plan.kind)?;
+        Ok(Prepared {
+            token: StageToken {
+                kind: plan.kind.clone(),
+                mode: plan.mode,
+                data: serde_json::json!({"restore": plan.restore_id}),
+            },
+            switch: Switch::AtomicPointer,
+            notes: Vec::new(),
+        })
+    }
+
+    async fn begin(&self, token: &StageToken, cancel: &Cancel) -> Result<Box<dyn SinkSession>> {
+        cancel.check()?;
+        let restore = self.restore_of(token)?;
+        self.step(Step::Begin)?;
+        let mut state = self.lock();
+        let stage = state.stages.entry(restore.clone()).or_insert_with(|| Stage {
+            mode: token.mode,
+            phase: Phase::Staged,
+            staged: Data::default(),
+        });
+        if !matches!(stage.phase, Phase::Staged) {
+            return Err(out_of_order("begin", "it was committed already").on(restore));
+        }
+        Ok(self.session(restore, cancel.clone()))
+    }
+
+    async fn reattach(&self, token: &StageToken) -> Result<Reattached> {
+        let restore = self.restore_of(token)?;
+        self.step(Step::Reattach)?;
+        let state = self.lock();
+        let Some(stage) = state.stages.get(&restore) else { return Ok(Reattached::Absent) };
+        if let Some(reason) = &state.lost_track {
+            return Ok(Reattached::Unknown { reason: reason.clone() });
+        }
+        let session = self.session(restore, Cancel::new());
+        Ok(match stage.phase {
+            Phase::Staged => Reattached::Staged(session),
+            Phase::Committed { .. } => Reattached::Committed(session),
+            Phase::Undone => Reattached::Undone(session),
+        })
+    }
+}
+
+impl MemoryStore {
+    fn session(&self, restore: String, cancel: Cancel) -> Box<dyn SinkSession> {
+        Box::new(Session { store: self.clone(), restore, cancel })
+    }
+
+    fn restore_of(&self, token: &StageToken) -> Result<String> {
+        self.check_kind(&token.kind)?;
+        let name = token.data.get("restore").and_then(serde_json::Value::as_str);
+        name.map(str::to_owned).ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, "a stage token of the memory store names no restore")
+        })
+    }
+
+    fn check_kind(&self, kind: &str) -> Result<()> {
+        if kind == self.kind() {
+            return Ok(());
+        }
+        let what = format!("a store of kind {} cannot take a backup of another kind", self.kind());
+        Err(Error::new(ErrorKind::Incompatible, what).on(kind))
+    }
+}
+
+#[async_trait]
+impl SinkSession for Session {
+    async fn existing(&self, collection: &str, keys: &[Key]) -> Result<RecordBatch> {
+        self.store.step(Step::Existing)?;
+        let state = self.store.lock();
+        let records = state.live.collections.get(collection).into_iter();
+        let wanted = records.flat_map(|c| &c.records).filter(|((key, _), _)| keys.contains(key));
+        // Vectors of unlike form would make two batches; the caller gets one: the values
+        // tell what a conflict rule wants to know.
+        let plain: Vec<_> = wanted
+            .map(|(id, record)| (id, Record { value: record.value.clone(), vectors: Vec::new() }))
+            .collect();
+        let mut batches =
+            Collection::batches(collection, plain.iter().map(|(id, r)| (*id, r)), usize::MAX)?;
+        match batches.pop() {
+            Some(batch) => Ok(batch),
+            None => RecordBatch::from_lines(collection, bytes::Bytes::new()),
+        }
+    }
+
+    async fn write(&self, part: Part) -> Result<()> {
+        self.cancel.check()?;
+        self.store.step(Step::Write)?;
+        match part {
+            Part::Schema(schema) => self.staged(|staged| {
+                let collection = staged.collection(&schema.collection);
+                collection.document = schema.document;
+                collection.info = schema.info;
+                Ok(())
+            }),
+            Part::Records(batch) => {
+                self.staged(|staged| match staged.collections.get_mut(batch.collection()) {
+                    Some(collection) => collection.insert_batch(&batch),
+                    None => Err(out_of_order("write", "records came before their schema")
+                        .on(batch.collection())),
+                })
+            }
+            Part::Blob(blob) => {
+                let bytes = read(blob.body, blob.len).await.map_err(|e| e.on(&blob.name))?;
+                let stored = StoredBlob { bytes, masked: blob.masked, metadata: blob.metadata };
+                self.staged(|staged| {
+                    staged.blobs.insert(blob.name, stored);
+                    Ok(())
+                })
+            }
+            Part::Entry(entry) => {
+                let node = match entry.kind {
+                    EntryKind::Directory => Node::Directory,
+                    EntryKind::Symlink { target } => Node::Symlink(target),
+                    EntryKind::File { len, body } => {
+                        Node::File(read(body, Some(len)).await.map_err(|e| e.on(&entry.path))?)
+                    }
+                };
+                let stored = Entry { mode: entry.mode, modified: entry.modified, node };
+                self.staged(|staged| {
+                    staged.collection(&entry.root).entries.insert(entry.path, stored);
+                    Ok(())
+                })
+            }
+            Part::End(_) | Part::Notice(_) => Ok(()),
+        }
+    }
+
+    async fn verify(&self, expected: &Content) -> Result<Content> {
+        self.cancel.check()?;
+        self.store.step(Step::Verify)?;
+        let state = self.store.lock();
+        match state.stages.get(&self.restore) {
+            Some(Stage { phase: Phase::Staged, staged, .. }) => staged.content(expected),
+            Some(_) => state.live.content(expected),
+            None => Err(out_of_order("verify", "nothing is staged").on(&self.restore)),
+        }
+    }
+
+    async fn commit(&self) -> Result<()> {
+        self.store.step(Step::Commit)?;
+        self.change(|live, stage| match (&stage.phase, stage.mode) {
+            (Phase::Committed { .. }, _) => Ok(()),
+            (Phase::Undone, _) => Err(out_of_order("commit", "it was undone")),
+            (Phase::Staged, mode) => {
+                let staged = std::mem::take(&mut stage.staged);
+                let pre_image = live.clone();
+                match mode {
+                    WriteMode::Replace => *live = staged,
+                    WriteMode::Merge => live.merge(staged),
+                }
+                stage.phase = Phase::Committed { pre_image };
+                Ok(())
+            }
+        })?;
+        self.store.step(Step::CommitDone)
+    }
+
+    async fn undo(&self) -> Result<()> {
+        self.store.step(Step::Undo)?;
+        self.change(|live, stage| match &mut stage.phase {
+            Phase::Undone => Ok(()),
+            Phase::Staged => Err(out_of_order("undo", "it was not committed")),
+            Phase::Committed { pre_image } => {
+                *live = std::mem::take(pre_image);
+                stage.phase = Phase::Undone;
+                Ok(())
+            }
+        })?;
+        self.store.step(Step::UndoDone)
+    }
+
+    async fn finish(&self) -> Result<()> {
+        self.store.step(Step::Finish)?;
+        self.remove(|phase| match phase {
+            Phase::Staged => Err(out_of_order("finish", "it was not committed")),
+            Phase::Committed { .. } | Phase::Undone => Ok(()),
+        })
+    }
+
+    async fn abort(&self) -> Result<()> {
+        self.store.step(Step::Abort)?;
+        self.remove(|phase| match phase {
+            Phase::Staged => Ok(()),
+            Phase::Committed { .. } | Phase::Undone => {
+                Err(out_of_order("abort", "it was committed"))
+            }
+        })
+    }
+}
+
+impl Session {
+    fn staged(&self, write: impl FnOnce(&mut Data) -> Result<()>) -> Result<()> {
+        match self.store.lock().stages.get_mut(&self.restore) {
+            Some(Stage { phase: Phase::Staged, staged, .. }) => write(staged),
+            _ => Err(out_of_order("write", "nothing is staged").on(&self.restore)),
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Data, &mut Stage) -> Result<()>) -> Result<()> {
+        let mut state = self.store.lock();
+        let State { live, stages, version, .. } = &mut *state;
+        let stage = stages
+            .get_mut(&self.restore)
+            .ok_or_else(|| out_of_order("commit or undo", "nothing is staged"));
+        *version += 1;
+        stage.and_then(|stage| change(live, stage)).map_err(|e| e.on(&self.restore))
+    }
+
+    /// Drops the stage if there is one and its phase allows it.
+    fn remove(&self, allowed: impl FnOnce(&Phase) -> Result<()>) -> Result<()> {
+        let mut state = self.store.lock();
+        if let Some(stage) = state.stages.get(&self.restore) {
+            allowed(&stage.phase).map_err(|e| e.on(&self.restore))?;
+            state.stages.remove(&self.restore);
+        }
+        Ok(())
+    }
+}
+
+async fn read(mut body: ByteStream, len: Option<u64>) -> Result<bytes::Bytes> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = body.next().await {
+        bytes.extend_from_slice(&piece?);
+    }
+    if len.is_some_and(|len| len != bytes.len() as u64) {
+        let what = format!("a body has {} bytes and not as many as were told", bytes.len());
+        return Err(Error::new(ErrorKind::Corrupt, what));
+    }
+    Ok(bytes.into())
+}
+
+fn out_of_order(verb: &str, why: &str) -> Error {
+    Error::adapter(format!("{verb} was called out of order: {why}"))
+}
