@@ -1,9 +1,12 @@
-//! How segments are compressed.
+//! How segments are compressed, and what a file of each codec begins and ends with.
 
+use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use serde::{Deserialize, Serialize};
 
-/// How segments are compressed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+use crate::error::{Error, ErrorKind, Result};
+
+/// How segments are compressed. Archives of every codec are seekable.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Codec {
@@ -14,4 +17,302 @@ pub enum Codec {
     Zstd,
     /// Not at all: `.tar`.
     None,
+}
+
+impl Codec {
+    /// The usual ending of a file's name, with the dot.
+    #[must_use]
+    pub const fn extension(self) -> &'static str {
+        match self {
+            Self::Gzip => ".tar.gz",
+            Self::Zstd => ".tar.zst",
+            Self::None => ".tar",
+        }
+    }
+
+    /// Its number in the trailer.
+    pub(super) const fn number(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::Gzip => 1,
+            Self::Zstd => 2,
+        }
+    }
+
+    /// The codec's form of segments.
+    pub(super) fn format(self, level: Option<u32>) -> Result<Box<dyn SegmentFormat>> {
+        match self {
+            Self::Gzip => Ok(Box::new(Gzip { level: level.unwrap_or(Gzip::DEFAULT).min(9) })),
+            #[cfg(feature = "zstd")]
+            Self::Zstd => Ok(Box::new(Zstd { level: level.unwrap_or(3).min(19) })),
+            #[cfg(not(feature = "zstd"))]
+            Self::Zstd => Err(Error::new(ErrorKind::Unsupported, "this build cannot handle zstd")
+                .advise("build with the feature `zstd`")),
+            Self::None => Ok(Box::new(Plain)),
+        }
+    }
+}
+
+/// How one codec stores segments: the only thing that differs between codecs.
+pub(super) trait SegmentFormat: Send + Sync {
+    /// Bytes before the first segment.
+    fn head(&self) -> &'static [u8];
+
+    /// Compresses one segment so that it can be decompressed alone.
+    fn compress(&self, raw: &[u8]) -> Result<Vec<u8>>;
+
+    /// Decompresses one segment, which must fill exactly `raw_len` bytes and leave no input.
+    fn decompress(&self, packed: &[u8], raw_len: usize) -> Result<Vec<u8>>;
+
+    /// Decompresses as much of a damaged segment, or of a run of segments whose borders are
+    /// not known, as can be; at most `limit` bytes. Also returns how much input was used.
+    fn decompress_some(&self, packed: &[u8], limit: usize) -> (Vec<u8>, usize);
+
+    /// Bytes after the last segment, given CRC-32 and length of all that was compressed.
+    fn tail(&self, crc32: u32, len: u64) -> Vec<u8>;
+
+    /// Most bytes that a segment of `raw_len` may take.
+    fn bound(&self, raw_len: u64) -> u64 {
+        raw_len + raw_len / 64 + 1024
+    }
+}
+
+fn damaged(what: &'static str) -> Error {
+    Error::new(ErrorKind::Corrupt, what)
+}
+
+struct Plain;
+
+impl SegmentFormat for Plain {
+    fn head(&self) -> &'static [u8] {
+        b""
+    }
+    fn compress(&self, raw: &[u8]) -> Result<Vec<u8>> {
+        Ok(raw.to_vec())
+    }
+    fn decompress(&self, packed: &[u8], raw_len: usize) -> Result<Vec<u8>> {
+        if packed.len() != raw_len {
+            return Err(damaged("a stored segment has a wrong length"));
+        }
+        Ok(packed.to_vec())
+    }
+    fn decompress_some(&self, packed: &[u8], limit: usize) -> (Vec<u8>, usize) {
+        let len = packed.len().min(limit);
+        (packed[..len].to_vec(), len)
+    }
+    fn tail(&self, _: u32, _: u64) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+struct Gzip {
+    level: u32,
+}
+
+impl Gzip {
+    /// See `docs/decisions/0002-archive-format.md`.
+    const DEFAULT: u32 = 5;
+    /// What a full flush ends with: an empty stored block.
+    const MARK: [u8; 4] = [0, 0, 0xff, 0xff];
+
+    fn deflate(raw: &[u8], level: u32) -> Result<Vec<u8>> {
+        let mut engine = Compress::new(Compression::new(level), false);
+        let mut packed = Vec::with_capacity(raw.len() / 2 + 1024);
+        loop {
+            if packed.capacity() - packed.len() < 64 {
+                packed.reserve(packed.capacity() / 2 + 4096);
+            }
+            let before = packed.len();
+            let done = engine.total_in() as usize;
+            engine
+                .compress_vec(&raw[done..], &mut packed, FlushCompress::Full)
+                .map_err(|e| Error::adapter("the compressor failed").because(e))?;
+            // A flush is complete when it leaves room in the output.
+            if engine.total_in() as usize == raw.len()
+                && packed.len() > before
+                && packed.capacity() > packed.len()
+                && packed.ends_with(&Self::MARK)
+            {
+                return Ok(packed);
+            }
+        }
+    }
+
+    // A sample tells whether the whole would shrink by a tenth; vectors do not.
+    fn shrinks(&self, raw: &[u8]) -> Result<bool> {
+        const SLICE: usize = 32 << 10;
+        if raw.len() < 8 * SLICE {
+            return Ok(Self::deflate(raw, self.level)?.len() * 10 <= raw.len() * 9);
+        }
+        let mut sample = Vec::with_capacity(4 * SLICE);
+        for quarter in 0..4 {
+            let from = (raw.len() - SLICE) / 3 * quarter;
+            sample.extend_from_slice(&raw[from..from + SLICE]);
+        }
+        Ok(Self::deflate(&sample, self.level)?.len() * 10 <= sample.len() * 9)
+    }
+}
+
+impl SegmentFormat for Gzip {
+    fn head(&self) -> &'static [u8] {
+        // RFC 1952: deflate, no flags, no time, no extra flags, system unknown.
+        &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff]
+    }
+
+    fn compress(&self, raw: &[u8]) -> Result<Vec<u8>> {
+        let level = if self.shrinks(raw)? { self.level } else { 0 };
+        Self::deflate(raw, level)
+    }
+
+    fn decompress(&self, packed: &[u8], raw_len: usize) -> Result<Vec<u8>> {
+        if !packed.ends_with(&Self::MARK) {
+            return Err(damaged("a segment does not end with a flush"));
+        }
+        let mut engine = Decompress::new(false);
+        let mut raw = Vec::with_capacity(raw_len);
+        // The window begins empty: a distance out of the segment is an error of the engine.
+        let mut status = engine.decompress_vec(packed, &mut raw, FlushDecompress::Sync);
+        // With the output full, the empty block at the end is still to be read.
+        if status.is_ok() && engine.total_in() < packed.len() as u64 {
+            let rest = engine.total_in() as usize;
+            status = engine.decompress(&packed[rest..], &mut [], FlushDecompress::Sync);
+        }
+        match status {
+            Ok(Status::StreamEnd) => Err(damaged("a segment ends the stream too early")),
+            Ok(_) | Err(_) if raw.len() != raw_len || engine.total_in() != packed.len() as u64 => {
+                Err(damaged("a segment does not decompress to its length"))
+            }
+            Ok(_) => Ok(raw),
+            Err(error) => Err(damaged("a segment cannot be decompressed").because(error)),
+        }
+    }
+
+    fn decompress_some(&self, packed: &[u8], limit: usize) -> (Vec<u8>, usize) {
+        let mut engine = Decompress::new(false);
+        let mut raw = Vec::new();
+        loop {
+            let used = engine.total_in() as usize;
+            raw.reserve((64 << 10).min(limit + 1 - raw.len().min(limit)));
+            let before = raw.len();
+            let status = engine.decompress_vec(&packed[used..], &mut raw, FlushDecompress::Sync);
+            let used_now = engine.total_in() as usize;
+            let stuck = used_now == used && raw.len() == before;
+            if raw.len() >= limit || stuck || !matches!(status, Ok(Status::Ok)) {
+                raw.truncate(limit);
+                return (raw, used_now);
+            }
+        }
+    }
+
+    fn tail(&self, crc32: u32, len: u64) -> Vec<u8> {
+        // An empty last block with fixed codes, then CRC-32 and length modulo 2^32.
+        let mut tail = vec![3, 0];
+        tail.extend_from_slice(&crc32.to_le_bytes());
+        tail.extend_from_slice(&(len as u32).to_le_bytes());
+        tail
+    }
+}
+
+#[cfg(feature = "zstd")]
+struct Zstd {
+    level: u32,
+}
+
+#[cfg(feature = "zstd")]
+impl SegmentFormat for Zstd {
+    fn head(&self) -> &'static [u8] {
+        b""
+    }
+    fn compress(&self, raw: &[u8]) -> Result<Vec<u8>> {
+        // A frame with its content size; the checksum is left to SHA-256.
+        zstd::bulk::compress(raw, self.level as i32)
+            .map_err(|e| Error::adapter("the compressor failed").because(e))
+    }
+    fn decompress(&self, packed: &[u8], raw_len: usize) -> Result<Vec<u8>> {
+        let raw = zstd::bulk::decompress(packed, raw_len)
+            .map_err(|e| damaged("a segment cannot be decompressed").because(e))?;
+        if raw.len() != raw_len {
+            return Err(damaged("a segment does not decompress to its length"));
+        }
+        Ok(raw)
+    }
+    fn decompress_some(&self, packed: &[u8], limit: usize) -> (Vec<u8>, usize) {
+        use std::io::Read as _;
+        let mut raw = Vec::new();
+        if let Ok(decoder) = zstd::stream::read::Decoder::with_buffer(packed) {
+            // What was decoded before an error stays.
+            let _ = decoder.take(limit as u64).read_to_end(&mut raw);
+        }
+        (raw, packed.len())
+    }
+    fn tail(&self, _: u32, _: u64) -> Vec<u8> {
+        Vec::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn formats() -> Vec<Box<dyn SegmentFormat>> {
+        let mut codecs = vec![Codec::Gzip, Codec::None];
+        if cfg!(feature = "zstd") {
+            codecs.push(Codec::Zstd);
+        }
+        codecs.into_iter().map(|codec| codec.format(None).unwrap()).collect()
+    }
+
+    fn noise(len: usize) -> Vec<u8> {
+        let mut state = 1_u64;
+        std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 56) as u8
+        })
+        .take(len)
+        .collect()
+    }
+
+    #[test]
+    fn segments_come_back_whole_and_at_no_other_length() {
+        for format in formats() {
+            for raw in [vec![], vec![7], vec![0; 300_000], noise(1 << 20), b"abc".repeat(99_999)] {
+                let packed = format.compress(&raw).unwrap();
+                assert!(packed.len() as u64 <= format.bound(raw.len() as u64));
+                assert_eq!(format.decompress(&packed, raw.len()).unwrap(), raw);
+                assert!(format.decompress(&packed, raw.len() + 1).is_err());
+                if !raw.is_empty() {
+                    assert!(format.decompress(&packed, raw.len() - 1).is_err());
+                    assert!(format.decompress(&packed[1..], raw.len()).is_err());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_gzip_segment_ends_with_a_flush_and_takes_no_more() {
+        let gzip = Codec::Gzip.format(None).unwrap();
+        let packed = gzip.compress(b"hello").unwrap();
+        assert!(gzip.decompress(&[&packed[..], &[0, 0, 0, 0xff, 0xff]].concat(), 5).is_ok());
+        assert!(gzip.decompress(&[&packed[..], &[3, 0]].concat(), 5).is_err());
+        assert!(gzip.decompress(&packed[..packed.len() - 5], 5).is_err());
+    }
+
+    #[test]
+    fn what_does_not_shrink_is_stored() {
+        let gzip = Codec::Gzip.format(None).unwrap();
+        let packed = gzip.compress(&noise(1 << 20)).unwrap();
+        assert!(packed.len() > 1 << 20 && packed.len() < (1 << 20) + 1024);
+    }
+
+    #[test]
+    fn a_damaged_segment_gives_what_comes_before_the_damage() {
+        for format in formats() {
+            let raw = noise(100_000);
+            let packed = format.compress(&raw).unwrap();
+            let (some, _) = format.decompress_some(&packed[..packed.len() / 2], usize::MAX >> 1);
+            assert!(raw.starts_with(&some));
+            let (all, _) = format.decompress_some(&packed, raw.len());
+            assert_eq!(all, raw);
+        }
+    }
 }

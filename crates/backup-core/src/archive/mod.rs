@@ -1,5 +1,46 @@
-//! The archive format: segments, writer, reader, index, salvage.
+//! The archive, format 1: a tar in seekable gzip, with an index and proof inside.
+//!
+//! [`ArchiveWriter`] writes one front to back and never patches; [`Archive`] opens one at
+//! any offset. `docs/FORMAT.md` says what stands where.
+//!
+//! The code here is plain `Read`, `Write` and read-at-offset; work is spread over threads
+//! that each writer or reader owns. [`Archive::stream`] is the asynchronous edge.
+//!
+//! # Security
+//! An archive is hostile input. A reader never parses a tar header: it computes, from the
+//! index, the bytes that the writer would have written, and refuses anything else. Every
+//! length passes a limit before anything is allocated, and every byte of the file stands
+//! under a hash. Hashes give integrity, not authenticity.
 
+mod assemble;
 mod codec;
+mod entry;
+
+mod index;
+mod names;
+mod npy;
+mod order;
+mod output;
+mod read_at;
+mod reader;
+
+mod scan;
+mod segments;
+mod stream;
+mod tar_block;
+#[cfg(test)]
+mod tests;
+mod trailer;
+mod verify;
+mod writer;
 
 pub use codec::Codec;
+pub use entry::{EntryHead, PartEntry, PartKind, VectorRole};
+
+pub use output::OutputFile;
+pub use read_at::ReadAt;
+pub use reader::{Archive, Entries, Limits};
+
+pub use stream::PartStream;
+pub use verify::{VerifyMode, VerifyReport};
+pub use writer::{ArchiveWriter, BodyEnd, Finished, WriterOptions};

@@ -1,0 +1,221 @@
+//! Index pages: which parts and segments lie between the previous page and this one.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    codec::SegmentFormat,
+    entry::PartEntry,
+    tar_block::{self, BLOCK},
+};
+use crate::{
+    clock::{ArchiveId, Timestamp},
+    error::{Error, ErrorKind, Result},
+    manifest::PageRef,
+    record::{Sha256Digest, canonical},
+};
+
+/// The writer ends a page when this much of the tar has passed, or its text grows to
+/// [`PAGE_TEXT`].
+pub(super) const PAGE_SPAN: u64 = 64 << 20;
+/// See [`PAGE_SPAN`].
+pub(super) const PAGE_TEXT: usize = 3 << 20;
+/// Largest page: only one that follows a part of terabytes comes near it.
+pub(super) const MAX_PAGE: u64 = 64 << 20;
+
+/// One compressed run of the tar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Segment {
+    /// Offset in the file.
+    pub(super) offset: u64,
+    /// Compressed length.
+    pub(super) size: u64,
+    /// Offset in the tar.
+    pub(super) tar_offset: u64,
+    /// Length in the tar.
+    pub(super) tar_size: u64,
+    /// Hash of the compressed bytes.
+    pub(super) sha256: Sha256Digest,
+}
+
+impl Segment {
+    pub(super) fn end(&self) -> u64 {
+        self.offset + self.size
+    }
+    pub(super) fn tar_end(&self) -> u64 {
+        self.tar_offset + self.tar_size
+    }
+}
+
+impl From<&PageRef> for Segment {
+    fn from(page: &PageRef) -> Self {
+        let PageRef { offset, size, tar_offset, tar_size, sha256 } = *page;
+        Self { offset, size, tar_offset, tar_size, sha256 }
+    }
+}
+
+impl From<Segment> for PageRef {
+    fn from(segment: Segment) -> Self {
+        let Segment { offset, size, tar_offset, tar_size, sha256 } = segment;
+        Self { offset, size, tar_offset, tar_size, sha256 }
+    }
+}
+
+/// What a page says; the segments lie end to end from the previous page to this one.
+#[derive(Debug, Clone)]
+pub(super) struct Page {
+    pub(super) number: u64,
+    pub(super) previous: Option<PageRef>,
+    pub(super) segments: Vec<Segment>,
+    pub(super) parts: Vec<PartEntry>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeadLine {
+    archive: ArchiveId,
+    number: u64,
+    parts: u64,
+    previous: Option<PageRef>,
+    segments: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SegmentLine {
+    sha256: Sha256Digest,
+    size: u64,
+    tar_size: u64,
+}
+
+/// The path of page `number`.
+pub(super) fn page_path(number: u64) -> String {
+    format!("index/{number:06}.jsonl")
+}
+
+/// One line of canonical JSON.
+pub(super) fn line(out: &mut Vec<u8>, value: &impl Serialize) -> Result<()> {
+    let value = serde_json::to_value(value).map_err(|e| {
+        Error::new(ErrorKind::InvalidInput, "JSON cannot hold a part's facts").because(e)
+    })?;
+    canonical::Writer::new(out).value(&value)?;
+    out.push(b'\n');
+    Ok(())
+}
+
+impl Page {
+    /// The page's text; `parts` are lines already.
+    pub(super) fn write(
+        archive: ArchiveId,
+        number: u64,
+        previous: Option<PageRef>,
+        segments: &[Segment],
+        parts: u64,
+        part_lines: &[u8],
+    ) -> Result<Vec<u8>> {
+        let mut out = Vec::with_capacity(part_lines.len() + segments.len() * 112 + 512);
+        line(
+            &mut out,
+            &HeadLine { archive, number, parts, previous, segments: segments.len() as u64 },
+        )?;
+        for segment in segments {
+            let Segment { size, tar_size, sha256, .. } = *segment;
+            line(&mut out, &SegmentLine { sha256, size, tar_size })?;
+        }
+        out.extend_from_slice(part_lines);
+        Ok(out)
+    }
+
+    /// Reads a page's text. `start` is where the first segment begins in file and tar: the end
+    /// of the previous page, or of the file's head.
+    pub(super) fn parse(
+        text: &[u8],
+        archive: ArchiveId,
+        start: (u64, u64),
+        format: &dyn SegmentFormat,
+    ) -> Result<Self> {
+        let corrupt = |what: &'static str| Error::new(ErrorKind::Corrupt, what);
+        let bad = |e: serde_json::Error| corrupt("an index page cannot be read").because(e);
+        let mut lines = text.split_inclusive(|b| *b == b'\n');
+        let mut next = || lines.next().ok_or_else(|| corrupt("an index page ends too early"));
+        let head: HeadLine = serde_json::from_slice(next()?).map_err(bad)?;
+        if head.archive != archive {
+            return Err(corrupt("an index page belongs to another archive"));
+        }
+        let most = text.len() as u64 / 64;
+        if head.segments > most || head.parts > most {
+            return Err(corrupt("an index page claims more lines than it has"));
+        }
+        let (mut offset, mut tar_offset) = start;
+        let mut segments = Vec::with_capacity(head.segments as usize);
+        for _ in 0..head.segments {
+            let SegmentLine { sha256, size, tar_size } =
+                serde_json::from_slice(next()?).map_err(bad)?;
+            let segment = Segment { offset, size, tar_offset, tar_size, sha256 };
+            segment.check(super::segments::SEGMENT, format)?;
+            offset += size;
+            tar_offset += tar_size;
+            segments.push(segment);
+        }
+        let mut parts = Vec::with_capacity(head.parts as usize);
+        for _ in 0..head.parts {
+            let part: PartEntry = serde_json::from_slice(next()?).map_err(bad)?;
+            if part.size > 1 << 60 || part.offset > 1 << 60 {
+                return Err(corrupt("a part's place is out of all bounds").on(&part.path));
+            }
+            parts.push(part);
+        }
+        if lines.next().is_some() {
+            return Err(corrupt("an index page has lines left over"));
+        }
+        Ok(Self { number: head.number, previous: head.previous, segments, parts })
+    }
+
+    /// Where the page's segments begin in file and tar, known from the previous page alone.
+    pub(super) fn start(previous: Option<&PageRef>, format: &dyn SegmentFormat) -> (u64, u64) {
+        previous.map_or((format.head().len() as u64, 0), |page| {
+            (page.offset + page.size, page.tar_offset + page.tar_size)
+        })
+    }
+}
+
+impl Segment {
+    /// Lengths within their limits, so that nothing overflows and nothing large is allocated.
+    pub(super) fn check(&self, max_tar_size: u64, format: &dyn SegmentFormat) -> Result<()> {
+        let wild = self.tar_size > max_tar_size
+            || self.size > format.bound(self.tar_size)
+            || self.tar_size == 0
+            || self.offset > 1 << 60
+            || self.tar_offset > 1 << 60;
+        if wild {
+            return Err(Error::new(ErrorKind::Corrupt, "a segment's place is out of all bounds"));
+        }
+        Ok(())
+    }
+}
+
+/// Takes a file of the archive's own (a page, the root) out of its segment's bytes, which
+/// must be exactly what the writer makes of it.
+pub(super) fn unwrap_own<'a>(
+    raw: &'a [u8],
+    path: &str,
+    created: Timestamp,
+    end: &[u8],
+) -> Result<&'a [u8]> {
+    let corrupt = || {
+        Error::new(ErrorKind::Corrupt, "a file of the archive's own is not what it should be")
+            .on(path)
+    };
+    // The header is one block; the size in it is the only thing that is not known.
+    let header = raw.get(..BLOCK as usize).ok_or_else(corrupt)?;
+    let size = tar::Header::from_byte_slice(header).entry_size().map_err(|_| corrupt())?;
+    let body_end = BLOCK.checked_add(size).ok_or_else(corrupt)?;
+    let padded = body_end.checked_add(tar_block::padding(size)).ok_or_else(corrupt)?;
+    let whole = raw.len() as u64 == padded + end.len() as u64
+        && header == tar_block::plain_header(path, size, created)
+        && raw[body_end as usize..padded as usize].iter().all(|b| *b == 0)
+        && &raw[padded as usize..] == end;
+    if !whole {
+        return Err(corrupt());
+    }
+    Ok(&raw[BLOCK as usize..body_end as usize])
+}

@@ -1,0 +1,171 @@
+//! A file that appears under its name only when it is whole and on the disk.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// A file under a temporary name, which [`commit`](OutputFile::commit) syncs and renames.
+///
+/// Dropping it removes the temporary file. The name begins with a dot and ends with
+/// [`OutputFile::TEMPORARY`], so that no later run takes it for a backup.
+#[derive(Debug)]
+pub struct OutputFile {
+    file: Option<File>,
+    temporary: PathBuf,
+    target: PathBuf,
+    overwrite: bool,
+}
+
+impl OutputFile {
+    /// Ending of a file that is being written.
+    pub const TEMPORARY: &str = ".partial";
+
+    /// Creates the temporary file beside `target`.
+    ///
+    /// # Errors
+    /// A target that exists, unless `overwrite`; a folder that is missing or read-only.
+    pub fn create(target: impl Into<PathBuf>, overwrite: bool) -> Result<Self> {
+        let target = target.into();
+        let exists = || {
+            Error::new(ErrorKind::AlreadyExists, "the file exists already")
+                .on(target.display())
+                .advise("choose another name, or ask for it to be replaced")
+        };
+        if !overwrite && target.symlink_metadata().is_ok() {
+            return Err(exists());
+        }
+        let name = target.file_name().ok_or_else(|| {
+            Error::new(ErrorKind::InvalidInput, "not the name of a file").on(target.display())
+        })?;
+        let unique = format!("{:x}-{}", std::process::id(), crate::clock::ArchiveId::random());
+        let mut hidden = std::ffi::OsString::from(".");
+        hidden.push(name);
+        hidden.push(format!(".{unique}{}", Self::TEMPORARY));
+        let temporary = target.with_file_name(hidden);
+        let mut options = File::options();
+        options.write(true).create_new(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options
+            .open(&temporary)
+            .map_err(|e| Error::io("the file could not be created", e).on(target.display()))?;
+        Ok(Self { file: Some(file), temporary, target, overwrite })
+    }
+
+    /// The name that the file will have.
+    #[must_use]
+    pub fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Syncs the file, gives it its name, and syncs the folder.
+    ///
+    /// # Errors
+    /// A failed sync is final: what was written may be lost, so it is never tried again. A
+    /// target that has come into being meanwhile, unless it may be overwritten.
+    pub fn commit(mut self) -> Result<()> {
+        let failed = |what: &str| {
+            let target = self.target.display().to_string();
+            let what = what.to_owned();
+            move |e| Error::io(what, e).on(target)
+        };
+        let file = self.file.take().expect("taken only here");
+        file.sync_all().map_err(failed("the file could not be synced to the disk"))?;
+        drop(file);
+        if self.overwrite {
+            fs::rename(&self.temporary, &self.target)
+                .map_err(failed("the finished file could not be given its name"))?;
+        } else {
+            // A link, unlike a rename, fails where the name is taken.
+            match fs::hard_link(&self.temporary, &self.target) {
+                Ok(()) => fs::remove_file(&self.temporary)
+                    .map_err(failed("the temporary name could not be removed"))?,
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    return Err(failed("the file exists already")(e));
+                }
+                // A file system without links.
+                Err(_) => fs::rename(&self.temporary, &self.target)
+                    .map_err(failed("the finished file could not be given its name"))?,
+            }
+        }
+        sync_parent(&self.target)
+    }
+}
+
+/// Syncs the folder that holds `path`, so that a new or changed name survives a crash.
+///
+/// # Errors
+/// A folder that cannot be synced. Does nothing where folders cannot be opened (Windows).
+pub(crate) fn sync_parent(path: &Path) -> Result<()> {
+    if cfg!(unix) {
+        let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        File::open(parent)
+            .and_then(|folder| folder.sync_all())
+            .map_err(|e| Error::io("the folder could not be synced", e).on(parent.display()))?;
+    }
+    Ok(())
+}
+
+impl Write for OutputFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.as_mut().expect("taken only by commit").write(bytes)
+    }
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.as_mut().expect("taken only by commit").flush()
+    }
+}
+
+impl Drop for OutputFile {
+    fn drop(&mut self) {
+        self.file = None;
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entry = |e: io::Result<fs::DirEntry>| e.unwrap().file_name().into_string().unwrap();
+        fs::read_dir(folder).unwrap().map(entry).collect()
+    }
+
+    #[test]
+    fn a_file_appears_when_it_is_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a.tar.gz");
+        let mut dropped = OutputFile::create(&target, false).unwrap();
+        dropped.write_all(b"x").unwrap();
+        assert!(names(folder.path())[0].ends_with(OutputFile::TEMPORARY));
+        drop(dropped);
+        assert!(names(folder.path()).is_empty());
+        let mut kept = OutputFile::create(&target, false).unwrap();
+        kept.write_all(b"new").unwrap();
+        kept.commit().unwrap();
+        assert_eq!(names(folder.path()), ["a.tar.gz"]);
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+    }
+
+    #[test]
+    fn a_file_that_is_there_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("a");
+        let late = OutputFile::create(&target, false).unwrap();
+        fs::write(&target, "old").unwrap();
+        assert_eq!(
+            OutputFile::create(&target, false).unwrap_err().kind(),
+            ErrorKind::AlreadyExists
+        );
+        assert_eq!(late.commit().unwrap_err().kind(), ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&target).unwrap(), b"old");
+        OutputFile::create(&target, true).unwrap().commit().unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"");
+        assert_eq!(names(folder.path()), ["a"]);
+    }
+}

@@ -1,0 +1,412 @@
+//! Opening an archive: two reads, whatever its size.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+
+use super::{
+    codec::SegmentFormat,
+    entry::{PartEntry, PartKind},
+    index::{self, MAX_PAGE, Page, Segment},
+    order::Order,
+    read_at::{ReadAt, read_exact},
+    scan::Scan,
+    tar_block::{self, END},
+    trailer::Trailer,
+};
+use crate::{
+    cancel::Cancel,
+    error::{Error, ErrorKind, Result},
+    manifest::{Manifest, PageRef, Preamble},
+    record::Sha256Digest,
+};
+
+/// Largest root.
+pub(super) const MAX_ROOT: u64 = 64 << 20;
+/// Header and padding around the archive's own files.
+const AROUND: u64 = 4096;
+/// The first read: enough for trailer and root of most archives.
+const TAIL: u64 = 64 << 10;
+
+/// What a reader accepts, beyond the limits that the format has.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Most bytes of all parts together, uncompressed; 16 TiB by default.
+    pub total_bytes: u64,
+    /// Most parts; 100 million by default.
+    pub parts: u64,
+    /// Largest part that is read into memory as a whole; 1.5 GiB by default.
+    pub memory_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { total_bytes: 16 << 40, parts: 100_000_000, memory_bytes: 3 << 29 }
+    }
+}
+
+/// An archive that was opened: trailer and root are checked, nothing else is read yet.
+///
+/// Cheap to clone. Whatever is read later is checked against the hashes that the root and
+/// the index pages hold, before it is handed out or, for streams, at the latest with the
+/// last byte.
+#[derive(Clone)]
+pub struct Archive {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) source: Box<dyn ReadAt>,
+    pub(super) format: Arc<dyn SegmentFormat>,
+    pub(super) trailer: Trailer,
+    pub(super) manifest: Manifest,
+    pub(super) limits: Limits,
+    path: Option<PathBuf>,
+}
+
+impl Archive {
+    /// Opens an archive file.
+    ///
+    /// # Errors
+    /// [`Corrupt`](ErrorKind::Corrupt) for a file that is cut, damaged or no archive;
+    /// [`UnknownVersion`](ErrorKind::UnknownVersion) for one from a newer format.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let open = || {
+            let file =
+                File::open(path).map_err(|e| Error::io("the archive could not be opened", e))?;
+            Self::build(Box::new(file), Limits::default(), Some(path.to_owned()))
+        };
+        open().map_err(|e| e.on(path.display()))
+    }
+
+    /// Opens an archive in anything that can be read at an offset.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_source(source: impl ReadAt + 'static) -> Result<Self> {
+        Self::with_limits(source, Limits::default())
+    }
+
+    /// Opens an archive with limits of the caller's.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`LimitExceeded`](ErrorKind::LimitExceeded).
+    pub fn with_limits(source: impl ReadAt + 'static, limits: Limits) -> Result<Self> {
+        Self::build(Box::new(source), limits, None)
+    }
+
+    fn build(source: Box<dyn ReadAt>, limits: Limits, path: Option<PathBuf>) -> Result<Self> {
+        let size = source.size().map_err(|e| Error::io("the archive's length is not known", e))?;
+        let tail_at = size.saturating_sub(TAIL);
+        let tail = read_exact(&*source, tail_at, size - tail_at)?;
+        let trailer = Trailer::read(&tail, size)?.ok_or_else(no_trailer)?;
+        let format: Arc<dyn SegmentFormat> = trailer.codec.format(None)?.into();
+        let root = trailer.root(&*format)?;
+        let packed = match root.offset.checked_sub(tail_at) {
+            Some(at) => tail[at as usize..(at + root.size) as usize].to_vec(),
+            None => read_exact(&*source, root.offset, root.size)?,
+        };
+        let end = &tail[tail.len() - (size - root.end()) as usize..];
+        if end[..end.len() - Trailer::len(trailer.codec) as usize]
+            != format.tail(trailer.crc32, trailer.tar_size)
+        {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "the end of the compressed data is damaged",
+            ));
+        }
+        let raw = unpack(&root, &packed, &*format)?;
+        let text = index::unwrap_own(&raw, "manifest.json", trailer.created, &END)?;
+        let manifest = Manifest::from_json(text)?;
+        check_manifest(&manifest, &trailer, &root, &*format)?;
+        let exceeded = if manifest.index.parts > limits.parts {
+            Some("the archive has more parts than the limit allows")
+        } else if trailer.tar_size > limits.total_bytes {
+            Some("the archive is larger, uncompressed, than the limit allows")
+        } else {
+            None
+        };
+        if let Some(what) = exceeded {
+            return Err(Error::new(ErrorKind::LimitExceeded, what));
+        }
+        Ok(Self { inner: Arc::new(Inner { source, format, trailer, manifest, limits, path }) })
+    }
+
+    /// What the archive says of itself.
+    #[must_use]
+    pub fn manifest(&self) -> &Manifest {
+        &self.inner.manifest
+    }
+
+    /// The file it was opened from, if it was one.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.inner.path.as_deref()
+    }
+
+    /// Length of the file in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.inner.trailer.file_size
+    }
+
+    /// All parts, in order, read page by page from the index.
+    #[must_use]
+    pub fn entries(&self) -> Entries {
+        Entries { pages: Some(Pages::new(self.clone())), parts: Vec::new().into_iter() }
+    }
+
+    /// The content of one part, checked against its hash.
+    ///
+    /// # Errors
+    /// Damage; a part larger than [`Limits::memory_bytes`].
+    pub fn read(&self, part: &PartEntry) -> Result<Bytes> {
+        let mut scan = Scan::of_part(self, part)?;
+        scan.next_part()?.ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "the archive has no such part").on(&part.path)
+        })?;
+        scan.whole()
+    }
+
+    /// What was known when the backup began.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn preamble(&self) -> Result<Preamble> {
+        let first = self.entries().next().transpose()?;
+        let first = first.filter(|part| part.kind == PartKind::Preamble {}).ok_or_else(|| {
+            Error::new(ErrorKind::Corrupt, "the archive does not begin with backup.json")
+        })?;
+        Preamble::from_json(&self.read(&first)?)
+    }
+
+    /// The configuration that was stored under `name`.
+    ///
+    /// # Errors
+    /// Damage; [`NotFound`](ErrorKind::NotFound).
+    pub fn config(&self, name: &str) -> Result<serde_json::Value> {
+        for part in self.entries() {
+            let part = part?;
+            if matches!(&part.kind, PartKind::Config { name: n } if n == name) {
+                return crate::record::canonical::parse(&self.read(&part)?);
+            }
+        }
+        Err(Error::new(ErrorKind::NotFound, "the archive holds no such configuration").on(name))
+    }
+
+    /// Page number `number`, checked against the root and its neighbours.
+    pub(super) fn page(&self, number: usize) -> Result<Page> {
+        let Inner { source, format, trailer, manifest, .. } = &*self.inner;
+        let pages = &manifest.index.pages;
+        let previous = number.checked_sub(1).map(|n| &pages[n]);
+        let read = || {
+            let page =
+                load_page(&**source, &pages[number], number as u64, trailer, &**format, previous)?;
+            let agrees = page.previous.as_ref() == previous
+                && page
+                    .segments
+                    .last()
+                    .map_or(Page::start(previous, &**format), |s| (s.end(), s.tar_end()))
+                    == (pages[number].offset, pages[number].tar_offset);
+            if agrees {
+                return Ok(page);
+            }
+            Err(Error::new(ErrorKind::Corrupt, "an index page does not fit between its neighbours"))
+        };
+        read().map_err(|e| e.on(index::page_path(number as u64)))
+    }
+
+    pub(super) fn scan(
+        &self,
+        wanted: impl Fn(&PartEntry) -> bool + Send + 'static,
+        cancel: &Cancel,
+    ) -> Result<Scan> {
+        Scan::new(self, Box::new(wanted), cancel)
+    }
+}
+
+/// Reads a page where a reference says that it is.
+pub(super) fn load_page(
+    source: &dyn ReadAt,
+    place: &PageRef,
+    number: u64,
+    trailer: &Trailer,
+    format: &dyn SegmentFormat,
+    previous: Option<&PageRef>,
+) -> Result<Page> {
+    let segment = Segment::from(place);
+    let packed = read_exact(source, segment.offset, segment.size)?;
+    let raw = unpack(&segment, &packed, format)?;
+    let text = index::unwrap_own(&raw, &index::page_path(number), trailer.created, &[])?;
+    let page = Page::parse(text, trailer.id, Page::start(previous, format), format)?;
+    if page.number != number {
+        return Err(Error::new(ErrorKind::Corrupt, "an index page has a wrong number"));
+    }
+    Ok(page)
+}
+
+/// Checks a segment's hash and decompresses it.
+pub(super) fn unpack(
+    segment: &Segment,
+    packed: &[u8],
+    format: &dyn SegmentFormat,
+) -> Result<Vec<u8>> {
+    if Sha256Digest::of(packed) != segment.sha256 {
+        return Err(Error::new(ErrorKind::Corrupt, "the bytes do not match their hash")
+            .on(format!("segment at offset {}", segment.offset)));
+    }
+    format
+        .decompress(packed, segment.tar_size as usize)
+        .map_err(|e| e.on(format!("segment at offset {}", segment.offset)))
+}
+
+impl Trailer {
+    /// The root's segment, its place checked against the file's length.
+    fn root(&self, format: &dyn SegmentFormat) -> Result<Segment> {
+        let root = Segment {
+            offset: self.root_offset,
+            size: self.root_size,
+            tar_offset: self.tar_size.wrapping_sub(self.root_tar_size),
+            tar_size: self.root_tar_size,
+            sha256: self.root_sha256,
+        };
+        root.check(MAX_ROOT + AROUND, format)?;
+        let tail = format.tail(0, 0).len() as u64 + Self::len(self.codec);
+        if self.root_tar_size > self.tar_size || root.end() + tail != self.file_size {
+            return Err(Error::new(ErrorKind::Corrupt, "the trailer does not fit the file"));
+        }
+        Ok(root)
+    }
+}
+
+fn no_trailer() -> Error {
+    Error::new(ErrorKind::Corrupt, "the file has no trailer: it is cut, or not an archive")
+        .advise("take another backup; `salvage` recovers what is whole in a cut archive")
+}
+
+fn check_manifest(
+    manifest: &Manifest,
+    trailer: &Trailer,
+    root: &Segment,
+    format: &dyn SegmentFormat,
+) -> Result<()> {
+    let corrupt = |what: &str| Err(Error::new(ErrorKind::Corrupt, what).on("manifest.json"));
+    if manifest.id != trailer.id
+        || manifest.created != trailer.created
+        || manifest.codec != trailer.codec
+        || manifest.index.tar_size != root.tar_offset
+    {
+        return corrupt("the root and the trailer disagree");
+    }
+    let mut at = Page::start(None, format);
+    for page in &manifest.index.pages {
+        let segment = Segment::from(page);
+        segment.check(MAX_PAGE + AROUND, format)?;
+        if segment.offset < at.0 || segment.tar_offset < at.1 {
+            return corrupt("index pages overlap");
+        }
+        at = (segment.end(), segment.tar_end());
+    }
+    if at != (root.offset, root.tar_offset) {
+        return corrupt("the last index page does not end where the root begins");
+    }
+    Ok(())
+}
+
+impl std::fmt::Debug for Archive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Archive")
+            .field("id", &self.inner.manifest.id)
+            .field("path", &self.inner.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Goes along the pages and checks that parts lie end to end, in order, and are all there.
+pub(super) struct Pages {
+    archive: Archive,
+    next: usize,
+    order: Order,
+    position: u64,
+    parts: u64,
+    bytes: u64,
+}
+
+impl Pages {
+    pub(super) fn new(archive: Archive) -> Self {
+        Self { archive, next: 0, order: Order::default(), position: 0, parts: 0, bytes: 0 }
+    }
+
+    /// The next page; `None` after the last one, once everything was found to agree.
+    pub(super) fn next(&mut self) -> Result<Option<Page>> {
+        let manifest = &self.archive.inner.manifest;
+        let corrupt = |what: &str| Error::new(ErrorKind::Corrupt, what);
+        let Some(place) = manifest.index.pages.get(self.next) else {
+            if !self.order.is_complete()
+                || self.parts != manifest.index.parts
+                || self.bytes != manifest.index.bytes
+            {
+                return Err(corrupt("the index does not hold all the parts that the root counts"));
+            }
+            return Ok(None);
+        };
+        let page = self.archive.page(self.next)?;
+        for part in &page.parts {
+            self.order.check(part)?;
+            if part.offset != self.position {
+                return Err(corrupt("parts do not lie end to end").on(&part.path));
+            }
+            let header = tar_block::part_header(part, manifest.created).len() as u64;
+            self.position += header + part.size + tar_block::padding(part.size);
+            self.parts += 1;
+            self.bytes += part.size;
+        }
+        if self.position != place.tar_offset {
+            return Err(corrupt("parts do not fill the space before their index page")
+                .on(index::page_path(self.next as u64)));
+        }
+        self.position = place.tar_offset + place.tar_size;
+        self.next += 1;
+        Ok(Some(page))
+    }
+}
+
+/// All parts of an archive; see [`Archive::entries`].
+///
+/// Ends after the first error.
+pub struct Entries {
+    pages: Option<Pages>,
+    parts: std::vec::IntoIter<PartEntry>,
+}
+
+impl Iterator for Entries {
+    type Item = Result<PartEntry>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(part) = self.parts.next() {
+                return Some(Ok(part));
+            }
+            match self.pages.as_mut()?.next() {
+                Ok(Some(page)) => self.parts = page.parts.into_iter(),
+                Ok(None) => self.pages = None,
+                Err(error) => {
+                    self.pages = None;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Entries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Entries")
+    }
+}
