@@ -98,6 +98,12 @@ impl EntryPath {
     pub fn names(&self) -> impl DoubleEndedIterator<Item = &[u8]> {
         self.0.split(|b| *b == b'/')
     }
+
+    /// The folders that hold it, the nearest first.
+    pub fn ancestors(&self) -> impl Iterator<Item = EntryPath> {
+        let slashes = self.0.iter().enumerate().rev().filter(|(_, byte)| **byte == b'/');
+        slashes.map(|(at, _)| Self(self.0[..at].into()))
+    }
 }
 
 // Name by name, so that a folder's content follows the folder and trees are walked in order.
@@ -373,6 +379,13 @@ mod tests {
         }
         assert!(EntryPath::new("a".repeat(4097)).is_err());
         assert!(EntryPath::new([0xff, b'/', 0xfe]).is_ok());
+    }
+
+    #[test]
+    fn ancestors_come_from_the_inside_out() {
+        let path = EntryPath::new("a/b/c").unwrap();
+        assert_eq!(path.ancestors().map(|p| p.to_string()).collect::<Vec<_>>(), ["a/b", "a"]);
+        assert_eq!(EntryPath::new("a").unwrap().ancestors().count(), 0);
     }
 
     #[test]

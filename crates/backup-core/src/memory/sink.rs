@@ -162,7 +162,16 @@ impl SinkSession for Session {
                 };
                 let stored = Entry { mode: entry.mode, modified: entry.modified, node };
                 self.staged(|staged| {
-                    staged.collection(&entry.root).entries.insert(entry.path, stored);
+                    let entries = &mut staged.collection(&entry.root).entries;
+                    if let Some(above) = entry
+                        .path
+                        .ancestors()
+                        .find(|above| entries.get(above).is_some_and(|e| e.node != Node::Directory))
+                    {
+                        let what = "an entry stands below what is not a folder";
+                        return Err(Error::new(ErrorKind::Hostile, what).on(above));
+                    }
+                    entries.insert(entry.path, stored);
                     Ok(())
                 })
             }

@@ -1,0 +1,3 @@
+//! The kit against the store in memory, whole and broken.
+
+mod memory;
