@@ -232,11 +232,14 @@ pub(crate) struct Before {
 }
 
 pub(crate) fn difference(before: &Option<Vec<String>>, after: &Option<Vec<String>>) -> String {
-    let (before, after) = (before.as_deref().unwrap_or(&[]), after.as_deref().unwrap_or(&[]));
-    let only = |these: &[String], those: &[String]| {
-        these.iter().filter(|name| !those.contains(name)).cloned().collect::<Vec<_>>()
-    };
-    format!("new {:?}, gone {:?}", only(after, before), only(before, after))
+    let (mut gone, mut new) = (before.clone().unwrap_or_default(), Vec::new());
+    for name in after.iter().flatten() {
+        match gone.iter().position(|known| known == name) {
+            Some(place) => drop(gone.swap_remove(place)),
+            None => new.push(name),
+        }
+    }
+    format!("new {new:?}, gone {gone:?}")
 }
 
 /// The session, whether it is of one moment or live.

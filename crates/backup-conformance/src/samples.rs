@@ -207,7 +207,7 @@ pub(crate) fn odd_fields() -> Rows {
     let mut odd = rows("fields", 3);
     for row in &mut odd.rows {
         for name in HOSTILE {
-            row.fields.insert(name.to_owned(), text("value"));
+            row.fields.insert(name.to_owned(), text(&format!("value of {name}")));
         }
     }
     odd

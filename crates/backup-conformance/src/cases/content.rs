@@ -129,7 +129,13 @@ pub(super) async fn long_record<H: Harness>(kit: &Kit<'_, H>) -> Checked {
 }
 
 pub(super) async fn ten_thousand_records<H: Harness>(kit: &Kit<'_, H>) -> Checked {
-    let mut data = samples::records(kit, [rows("many", 10_000)]);
+    let mut many = rows("many", 10_000);
+    // Together more than one batch may hold.
+    let body = samples::text(&"some words ".repeat(90));
+    for row in &mut many.rows {
+        row.fields.insert("body".to_owned(), body.clone());
+    }
+    let mut data = samples::records(kit, [many]);
     // Fewer, because a file may cost a synchronisation of the disk.
     let files = (0..1000)
         .map(|n| samples::file(&format!("many-{n:05}"), format!("file {n}").as_bytes(), 0o644));

@@ -1,3 +1,4 @@
 //! The kit against the store in memory, whole and broken.
 
+mod broken;
 mod memory;
