@@ -1,0 +1,3 @@
+//! The whole, from the outside.
+
+mod schema;
