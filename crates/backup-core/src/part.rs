@@ -18,6 +18,8 @@ pub type ByteStream = BoxStream<'static, Result<Bytes>>;
 /// One step of a backup or a restore.
 #[derive(Debug)]
 #[non_exhaustive]
+// Schemas are the largest and the rarest: a box would only make them awkward to match.
+#[expect(clippy::large_enum_variant)]
 pub enum Part {
     /// A collection begins: what recreates it. Comes before its records.
     Schema(Schema),

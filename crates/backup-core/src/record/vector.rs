@@ -293,7 +293,7 @@ impl ColumnBuilder {
                 }
             }
             Kind::Multi { dim, offsets } => {
-                if *dim == 0 || count % *dim != 0 {
+                if *dim == 0 || !count.is_multiple_of(*dim) {
                     return wrong(format!(
                         "a multi-vector has {count} elements, not rows of {dim}"
                     ));
