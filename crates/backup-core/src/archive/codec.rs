@@ -1,5 +1,7 @@
 //! How segments are compressed, and what a file of each codec begins and ends with.
 
+use std::io::Read;
+
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use serde::{Deserialize, Serialize};
 
@@ -64,9 +66,17 @@ pub(super) trait SegmentFormat: Send + Sync {
     /// Decompresses one segment, which must fill exactly `raw_len` bytes and leave no input.
     fn decompress(&self, packed: &[u8], raw_len: usize) -> Result<Vec<u8>>;
 
-    /// Decompresses as much of a damaged segment, or of a run of segments whose borders are
-    /// not known, as can be; at most `limit` bytes. Also returns how much input was used.
-    fn decompress_some(&self, packed: &[u8], limit: usize) -> (Vec<u8>, usize);
+    /// Decompresses what can be of a damaged segment, at most `limit` bytes.
+    fn decompress_some(&self, packed: &[u8], limit: usize) -> Vec<u8>;
+
+    /// Decompresses a run of segments whose borders are not known.
+    fn run<'a>(&self, packed: Box<dyn Read + 'a>) -> Box<dyn Read + 'a>;
+
+    /// Where in `bytes`, which stand at `base` in the file, a segment may begin.
+    fn starts(&self, bytes: &[u8], base: u64) -> Vec<usize>;
+
+    /// Length of the segment of `raw_len` bytes that `packed` begins with.
+    fn measure(&self, packed: &[u8], raw_len: usize) -> Option<usize>;
 
     /// Bytes after the last segment, given CRC-32 and length of all that was compressed.
     fn tail(&self, crc32: u32, len: u64) -> Vec<u8>;
@@ -96,9 +106,18 @@ impl SegmentFormat for Plain {
         }
         Ok(packed.to_vec())
     }
-    fn decompress_some(&self, packed: &[u8], limit: usize) -> (Vec<u8>, usize) {
-        let len = packed.len().min(limit);
-        (packed[..len].to_vec(), len)
+    fn decompress_some(&self, packed: &[u8], limit: usize) -> Vec<u8> {
+        packed[..packed.len().min(limit)].to_vec()
+    }
+    fn run<'a>(&self, packed: Box<dyn Read + 'a>) -> Box<dyn Read + 'a> {
+        packed
+    }
+    fn starts(&self, bytes: &[u8], base: u64) -> Vec<usize> {
+        let first = (base.next_multiple_of(512) - base) as usize;
+        (first..bytes.len()).step_by(512).collect()
+    }
+    fn measure(&self, packed: &[u8], raw_len: usize) -> Option<usize> {
+        (packed.len() >= raw_len).then_some(raw_len)
     }
     fn tail(&self, _: u32, _: u64) -> Vec<u8> {
         Vec::new()
@@ -134,6 +153,23 @@ impl Gzip {
                 && packed.ends_with(&Self::MARK)
             {
                 return Ok(packed);
+            }
+        }
+    }
+
+    // What comes before the first damage, and how much input it took.
+    fn inflate_prefix(packed: &[u8], limit: usize) -> (Vec<u8>, usize) {
+        let mut engine = Decompress::new(false);
+        let mut raw = Vec::new();
+        loop {
+            let (used, done) = (engine.total_in() as usize, raw.len());
+            raw.resize((done + (256 << 10)).min(limit), 0);
+            let status =
+                engine.decompress(&packed[used..], &mut raw[done..], FlushDecompress::Sync);
+            raw.truncate(engine.total_out() as usize);
+            let stuck = engine.total_in() as usize == used && raw.len() == done;
+            if stuck || raw.len() == limit || !matches!(status, Ok(Status::Ok)) {
+                return (raw, engine.total_in() as usize);
             }
         }
     }
@@ -187,21 +223,29 @@ impl SegmentFormat for Gzip {
         }
     }
 
-    fn decompress_some(&self, packed: &[u8], limit: usize) -> (Vec<u8>, usize) {
-        let mut engine = Decompress::new(false);
-        let mut raw = Vec::new();
-        loop {
-            let used = engine.total_in() as usize;
-            raw.reserve((64 << 10).min(limit + 1 - raw.len().min(limit)));
-            let before = raw.len();
-            let status = engine.decompress_vec(&packed[used..], &mut raw, FlushDecompress::Sync);
-            let used_now = engine.total_in() as usize;
-            let stuck = used_now == used && raw.len() == before;
-            if raw.len() >= limit || stuck || !matches!(status, Ok(Status::Ok)) {
-                raw.truncate(limit);
-                return (raw, used_now);
-            }
+    fn decompress_some(&self, packed: &[u8], limit: usize) -> Vec<u8> {
+        Self::inflate_prefix(packed, limit).0
+    }
+
+    fn run<'a>(&self, packed: Box<dyn Read + 'a>) -> Box<dyn Read + 'a> {
+        Box::new(flate2::read::DeflateDecoder::new(packed))
+    }
+
+    fn starts(&self, bytes: &[u8], _: u64) -> Vec<usize> {
+        let ends = bytes.windows(4).enumerate().filter(|(_, window)| **window == Self::MARK);
+        ends.map(|(at, _)| at + 4).collect()
+    }
+
+    fn measure(&self, packed: &[u8], raw_len: usize) -> Option<usize> {
+        let (raw, used) = Self::inflate_prefix(packed, raw_len);
+        if raw.len() != raw_len {
+            return None;
         }
+        // The engine may stop on either side of the empty block that ends the segment.
+        (used.saturating_sub(64)..(used + 64).min(packed.len() + 1)).find(|end| {
+            packed[..*end].ends_with(&Self::MARK)
+                && self.decompress(&packed[..*end], raw_len).is_ok()
+        })
     }
 
     fn tail(&self, crc32: u32, len: u64) -> Vec<u8> {
@@ -236,17 +280,39 @@ impl SegmentFormat for Zstd {
         }
         Ok(raw)
     }
-    fn decompress_some(&self, packed: &[u8], limit: usize) -> (Vec<u8>, usize) {
-        use std::io::Read as _;
+    fn decompress_some(&self, packed: &[u8], limit: usize) -> Vec<u8> {
         let mut raw = Vec::new();
-        if let Ok(decoder) = zstd::stream::read::Decoder::with_buffer(packed) {
-            // What was decoded before an error stays.
-            let _ = decoder.take(limit as u64).read_to_end(&mut raw);
+        // What was decoded before an error stays.
+        let _ = self.run(Box::new(packed)).take(limit as u64).read_to_end(&mut raw);
+        raw
+    }
+    fn run<'a>(&self, packed: Box<dyn Read + 'a>) -> Box<dyn Read + 'a> {
+        match zstd::stream::read::Decoder::new(packed) {
+            Ok(decoder) => Box::new(decoder),
+            Err(error) => Box::new(Broken(Some(error))),
         }
-        (raw, packed.len())
+    }
+    fn starts(&self, bytes: &[u8], _: u64) -> Vec<usize> {
+        const FRAME: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+        let begins = bytes.windows(4).enumerate().filter(|(_, window)| **window == FRAME);
+        begins.map(|(at, _)| at).collect()
+    }
+    fn measure(&self, packed: &[u8], _: usize) -> Option<usize> {
+        zstd::zstd_safe::find_frame_compressed_size(packed).ok()
     }
     fn tail(&self, _: u32, _: u64) -> Vec<u8> {
         Vec::new()
+    }
+}
+
+/// A decoder that could not be made.
+#[cfg(feature = "zstd")]
+struct Broken(Option<std::io::Error>);
+
+#[cfg(feature = "zstd")]
+impl Read for Broken {
+    fn read(&mut self, _: &mut [u8]) -> std::io::Result<usize> {
+        self.0.take().map_or(Ok(0), Err)
     }
 }
 
@@ -298,6 +364,24 @@ mod tests {
     }
 
     #[test]
+    fn a_segment_tells_its_length_within_others() {
+        for format in formats() {
+            for raw in [noise(1000), b"abc".repeat(1000), vec![0; 70_000]] {
+                let packed = format.compress(&raw).unwrap();
+                let run = [&packed[..], &packed, &packed].concat();
+                assert_eq!(format.measure(&run, raw.len()), Some(packed.len()));
+                let mut all = Vec::new();
+                format
+                    .run(Box::new(&run[..]))
+                    .take(3 * raw.len() as u64)
+                    .read_to_end(&mut all)
+                    .unwrap();
+                assert_eq!(all, raw.repeat(3));
+            }
+        }
+    }
+
+    #[test]
     fn what_does_not_shrink_is_stored() {
         let gzip = Codec::Gzip.format(None).unwrap();
         let packed = gzip.compress(&noise(1 << 20)).unwrap();
@@ -309,10 +393,9 @@ mod tests {
         for format in formats() {
             let raw = noise(100_000);
             let packed = format.compress(&raw).unwrap();
-            let (some, _) = format.decompress_some(&packed[..packed.len() / 2], usize::MAX >> 1);
+            let some = format.decompress_some(&packed[..packed.len() / 2], 1 << 30);
             assert!(raw.starts_with(&some));
-            let (all, _) = format.decompress_some(&packed, raw.len());
-            assert_eq!(all, raw);
+            assert_eq!(format.decompress_some(&packed, raw.len()), raw);
         }
     }
 }

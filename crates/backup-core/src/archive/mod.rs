@@ -16,6 +16,7 @@ mod assemble;
 mod codec;
 mod entry;
 
+mod extract;
 mod index;
 mod names;
 mod npy;
@@ -24,6 +25,7 @@ mod output;
 mod read_at;
 mod reader;
 
+mod salvage;
 mod scan;
 mod segments;
 mod stream;
@@ -37,10 +39,12 @@ mod writer;
 pub use codec::Codec;
 pub use entry::{EntryHead, PartEntry, PartKind, VectorRole};
 
+pub use extract::ExtractReport;
 pub use output::OutputFile;
 pub use read_at::ReadAt;
 pub use reader::{Archive, Entries, Limits};
 
+pub use salvage::{Lost, Proof, Salvage, SalvageReport, SalvagedPart};
 pub use stream::PartStream;
 pub use verify::{VerifyMode, VerifyReport};
 pub use writer::{ArchiveWriter, BodyEnd, Finished, WriterOptions};

@@ -29,6 +29,8 @@ const MEMORY: u64 = 48 << 20;
 /// The crate's state of a running CRC-32, which can be combined.
 pub(super) type Crc = crc32fast::Hasher;
 
+type Loaded = Result<(Bytes, Crc)>;
+
 /// A pass over the wanted parts, in the order of the archive.
 pub(super) struct Scan {
     archive: Archive,
@@ -41,7 +43,7 @@ pub(super) struct Scan {
     parts: VecDeque<PartEntry>,
     // Segments that hold something wanted: still to be asked for, and asked for.
     ahead: VecDeque<Segment>,
-    pending: VecDeque<(Segment, mpsc::Receiver<Result<(Bytes, Crc)>>)>,
+    pending: VecDeque<(Segment, mpsc::Receiver<Loaded>)>,
     // The segment being read: where it begins in the tar, and its bytes.
     current: (u64, Bytes),
     open: Option<Open>,
@@ -258,7 +260,7 @@ impl Scan {
 }
 
 /// Reads, checks and decompresses one segment.
-pub(super) fn load(inner: &Arc<Inner>, segment: &Segment) -> Result<(Bytes, Crc)> {
+pub(super) fn load(inner: &Arc<Inner>, segment: &Segment) -> Loaded {
     let packed = read_exact(&*inner.source, segment.offset, segment.size)?;
     let raw = unpack(segment, &packed, &*inner.format)?;
     let mut crc = Crc::new();

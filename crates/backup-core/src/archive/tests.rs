@@ -278,7 +278,8 @@ fn short_and_interrupted_reads_change_nothing() {
             Ok(self.0.len() as u64)
         }
         fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-            if self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed) % 3 == 0 {
+            let count = self.1.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            if count.is_multiple_of(3) {
                 return Err(io::ErrorKind::Interrupted.into());
             }
             let len = buffer.len().min(1);
@@ -389,4 +390,57 @@ fn an_output_that_fails_is_an_error() {
         });
         assert_eq!(written.err().map(|e| e.kind()), Some(ErrorKind::NoSpace), "{room}");
     }
+}
+
+#[test]
+fn parts_become_files_that_match_their_checksums() {
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("new");
+    let archive = Archive::from_source(sample(Codec::Gzip, 1 << 20)).unwrap();
+    let cancel = Cancel::new();
+    let report = archive.extract(&target, |_| true, &cancel, &mut |_| {}).unwrap();
+    assert_eq!(report.parts, archive.manifest().index.parts);
+    let list = std::fs::read_to_string(target.join("checksums.sha256")).unwrap();
+    for line in list.lines() {
+        let (hash, path) = line.split_once("  ").unwrap();
+        let content = std::fs::read(target.join(path)).unwrap();
+        assert_eq!(crate::record::Sha256Digest::of(&content).to_string(), hash);
+    }
+    assert!(list.lines().count() > 15);
+    // A folder with something in it is left alone.
+    let again = archive.extract(&target, |_| true, &cancel, &mut |_| {}).unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::AlreadyExists);
+    let one = folder.path().join("one");
+    archive.extract(&one, |part| part.path.ends_with("main.db"), &cancel, &mut |_| {}).unwrap();
+    assert!(one.join("stores/sql/_native/main.db").is_file() && !one.join("files").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn entries_become_files_with_their_mode_and_time_and_links_are_not_followed() {
+    use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+    let folder = tempfile::tempdir().unwrap();
+    let archive = Archive::from_source(sample(Codec::Gzip, 2000)).unwrap();
+    archive.extract(folder.path(), |_| true, &Cancel::new(), &mut |_| {}).unwrap();
+    let root = folder.path().join("files/up/root");
+    let facts = std::fs::metadata(root.join("big")).unwrap();
+    assert_eq!(facts.permissions().mode() & 0o777, 0o640);
+    assert_eq!((facts.mtime(), facts.mtime_nsec()), (1_700_000_000, 5));
+    assert_eq!(std::fs::read_link(root.join("link")).unwrap().to_str(), Some("../x"));
+}
+
+#[test]
+fn damage_removes_the_file_that_it_is_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes = sample(Codec::Gzip, 9 << 20);
+    let archive = Archive::from_source(bytes.clone()).unwrap();
+    let blob = archive.entries().find(|p| p.as_ref().unwrap().path.contains("main.db"));
+    let blob = blob.unwrap().unwrap();
+    // Noise is stored, so offsets in file and tar go along: this is late in the blob.
+    bytes[(blob.offset + blob.size) as usize - 100_000] ^= 1;
+    let archive = Archive::from_source(bytes).unwrap();
+    let error = archive.extract(folder.path(), |_| true, &Cancel::new(), &mut |_| {}).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.subject().unwrap().contains("main.db"), "{error}");
+    assert!(!folder.path().join("stores/sql/_native/main.db").exists());
 }

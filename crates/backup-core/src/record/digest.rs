@@ -1,6 +1,6 @@
 //! Digests: of one part's bytes, and of a collection's content.
 
-use std::{collections::BTreeMap, fmt, ops::Range, str::FromStr};
+use std::{collections::BTreeMap, fmt, io, ops::Range, str::FromStr};
 
 use serde::{Deserialize, Serialize, de::Error as _};
 use sha2::{Digest as _, Sha256};
@@ -91,6 +91,27 @@ impl Sha256Digest {
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).into())
+    }
+
+    /// Hashes everything that `reader` gives; also returns how much that was.
+    ///
+    /// # Errors
+    /// A read that failed.
+    pub fn of_reader(mut reader: impl io::Read) -> io::Result<(u64, Self)> {
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; 64 << 10];
+        let mut len = 0;
+        loop {
+            match reader.read(&mut buffer) {
+                Ok(0) => return Ok((len, Self::finish(hasher))),
+                Ok(n) => {
+                    hasher.update(&buffer[..n]);
+                    len += n as u64;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
     }
 
     /// Ends a running hash.

@@ -1,0 +1,670 @@
+//! What can be had from a damaged archive.
+//!
+//! With trailer and root, the root says where every index page is. Without them the file is
+//! searched for pages: each is alone in its segment, so it can be read from anywhere, and it
+//! says which bytes before it are described by it. A page is believed if it belongs to the
+//! same archive and its segments end exactly where it begins; pages of an archive that lies
+//! inside this one name offsets in that other file.
+//!
+//! Parts that a page lists are checked against their hash. Where a page is lost, the tar is
+//! read without it and its parts are believed only if `checksums.sha256` confirms them.
+
+use std::{
+    collections::HashMap,
+    io::{self, Read},
+    path::Path,
+};
+
+use super::{
+    codec::{Codec, SegmentFormat},
+    entry::{PartEntry, PartKind},
+    extract::Target,
+    index::{self, MAX_PAGE, Page, Segment},
+    read_at::{ReadAt, read_exact},
+    reader::{Archive, unpack},
+    tar_block::{self, BLOCK},
+};
+use crate::{
+    cancel::Cancel,
+    clock::{ArchiveId, Timestamp},
+    error::{Error, ErrorKind, Result},
+    manifest::{Manifest, PageRef},
+    record::Sha256Digest,
+};
+
+/// Most losses that a report names.
+const NAMED: usize = 10_000;
+/// The file is searched in pieces of this length, with room for what lies across borders.
+const PIECE: u64 = 8 << 20;
+
+/// A damaged archive, opened for what is whole in it.
+pub struct Salvage {
+    source: Box<dyn ReadAt>,
+    format: Box<dyn SegmentFormat>,
+    size: u64,
+    root: Option<Manifest>,
+    spans: Vec<Span>,
+}
+
+// A stretch of the file between two known borders.
+enum Span {
+    /// Described by a good page.
+    Page { page: Page, created: Timestamp },
+    /// Described by nothing: from here to there in the file.
+    Gap { start: u64, end: u64 },
+}
+
+/// A part that is whole.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct SalvagedPart {
+    /// Its path in the tar.
+    pub path: String,
+    /// Length of its content.
+    pub size: u64,
+    /// SHA-256 of its content.
+    pub sha256: Sha256Digest,
+    /// What the index says of it, where the index is there.
+    pub entry: Option<PartEntry>,
+    /// Why it is believed to be whole.
+    pub proof: Proof,
+}
+
+/// Why a salvaged part is believed to be whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Proof {
+    /// It matches the hash in an index page.
+    Index,
+    /// Its index page is lost; it matches the hash in `checksums.sha256`.
+    Checksums,
+}
+
+/// Something that is lost.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct Lost {
+    /// The part's path, or what else it was.
+    pub what: String,
+    /// Why it cannot be had.
+    pub reason: String,
+}
+
+/// What a salvage found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct SalvageReport {
+    /// The archive's identity, where something of it was found.
+    pub id: Option<ArchiveId>,
+    /// Whether trailer and root were there: the manifest is then whole.
+    pub manifest: bool,
+    /// Number of whole parts.
+    pub whole: u64,
+    /// Bytes of the whole parts.
+    pub whole_bytes: u64,
+    /// What is lost: the first ten thousand.
+    pub lost: Vec<Lost>,
+    /// How much is lost, in all.
+    pub lost_count: u64,
+}
+
+impl SalvageReport {
+    fn lose(&mut self, what: impl Into<String>, reason: impl Into<String>) {
+        self.lost_count += 1;
+        if self.lost.len() < NAMED {
+            self.lost.push(Lost { what: what.into(), reason: reason.into() });
+        }
+    }
+}
+
+impl Salvage {
+    /// Opens an archive file for salvage.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or in which nothing of an archive is found.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        std::fs::File::open(path)
+            .map_err(|e| Error::io("the archive could not be opened", e))
+            .and_then(Self::from_source)
+            .map_err(|e| e.on(path.display()))
+    }
+
+    /// Opens anything that can be read at an offset.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_source(source: impl ReadAt + 'static) -> Result<Self> {
+        let source: std::sync::Arc<dyn ReadAt> = std::sync::Arc::new(source);
+        let size = source.size().map_err(|e| Error::io("the archive's length is not known", e))?;
+        let opened = Archive::from_source(source.clone()).ok();
+        let codec =
+            opened.as_ref().map_or_else(|| guess(&*source, size), |a| Ok(a.manifest().codec))?;
+        let format = codec.format(None)?;
+        let mut salvage =
+            Self { source: Box::new(source), format, size, root: None, spans: Vec::new() };
+        match opened {
+            Some(archive) => {
+                salvage.follow_root(&archive);
+                salvage.root = Some(archive.manifest().clone());
+            }
+            None => salvage.search()?,
+        }
+        if salvage.spans.iter().all(|span| matches!(span, Span::Gap { .. })) {
+            let nothing = Error::new(ErrorKind::Corrupt, "no index page of an archive was found");
+            // Without any page a small archive may still have its checksums.
+            if salvage.confirmed(&Cancel::new())?.is_empty() {
+                return Err(nothing.advise("take another backup"));
+            }
+        }
+        Ok(salvage)
+    }
+
+    fn follow_root(&mut self, archive: &Archive) {
+        let manifest = archive.manifest();
+        for (number, place) in manifest.index.pages.iter().enumerate() {
+            let previous = number.checked_sub(1).map(|n| &manifest.index.pages[n]);
+            self.spans.push(match archive.page(number) {
+                Ok(page) => Span::Page { page, created: manifest.created },
+                Err(_) => {
+                    Span::Gap { start: Page::start(previous, &*self.format).0, end: place.offset }
+                }
+            });
+        }
+    }
+
+    // Looks for pages everywhere, and keeps those that fit together.
+    fn search(&mut self) -> Result<()> {
+        let mut found: Vec<(PageRef, ArchiveId, Page, Timestamp)> = Vec::new();
+        let mut base = 0;
+        while base < self.size {
+            let len = (PIECE + 4).min(self.size - base);
+            let piece = read_exact(&*self.source, base, len)?;
+            for at in self.format.starts(&piece, base) {
+                if at as u64 <= PIECE
+                    && let Some(hit) = self.page_at(base + at as u64)
+                    && found.last().is_none_or(|last| last.0 != hit.0)
+                {
+                    found.push(hit);
+                }
+            }
+            base += PIECE;
+        }
+        let id = found.first().map(|(_, id, ..)| *id);
+        let mut border = self.format.head().len() as u64;
+        for (place, archive, page, created) in found {
+            let start = Page::start(page.previous.as_ref(), &*self.format).0;
+            if Some(archive) != id || start < border {
+                continue;
+            }
+            if start > border {
+                self.spans.push(Span::Gap { start: border, end: start });
+            }
+            border = place.offset + place.size;
+            self.spans.push(Span::Page { page, created });
+        }
+        if border < self.size {
+            self.spans.push(Span::Gap { start: border, end: self.size });
+        }
+        Ok(())
+    }
+
+    fn page_at(&self, offset: u64) -> Option<(PageRef, ArchiveId, Page, Timestamp)> {
+        let read = |len: u64| read_exact(&*self.source, offset, len.min(self.size - offset)).ok();
+        let head = self.format.decompress_some(&read(2048)?, BLOCK as usize);
+        if head.len() != BLOCK as usize || !head.starts_with(b"index/") {
+            return None;
+        }
+        let header = tar::Header::from_byte_slice(&head);
+        let number: u64 = std::str::from_utf8(&header.as_old().name)
+            .ok()?
+            .get(6..)?
+            .split('.')
+            .next()?
+            .parse()
+            .ok()?;
+        let size = header.entry_size().ok().filter(|size| *size <= MAX_PAGE)?;
+        let created = Timestamp::from_micros((header.mtime().ok()? as i64).checked_mul(1_000_000)?);
+        let tar_size = BLOCK + size + tar_block::padding(size);
+        let packed = read(self.format.bound(tar_size) + 16)?;
+        let packed = &packed[..self.format.measure(&packed, tar_size as usize)?];
+        let raw = self.format.decompress(packed, tar_size as usize).ok()?;
+        let text = index::unwrap_own(&raw, &index::page_path(number), created, &[]).ok()?;
+        // Before its place in the tar is known, its own identity has to be taken from it.
+        let first: serde_json::Value =
+            serde_json::from_slice(text.split(|b| *b == b'\n').next()?).ok()?;
+        let id: ArchiveId = first.get("archive")?.as_str()?.parse().ok()?;
+        let previous: Option<PageRef> =
+            serde_json::from_value(first.get("previous")?.clone()).ok()?;
+        let start = Page::start(previous.as_ref(), &*self.format);
+        let page = Page::parse(text, id, start, &*self.format).ok()?;
+        let end = page.segments.last().map_or(start, |s| (s.end(), s.tar_end()));
+        if end.0 != offset || page.number != number {
+            return None;
+        }
+        let place = PageRef {
+            offset,
+            size: packed.len() as u64,
+            tar_offset: end.1,
+            tar_size,
+            sha256: Sha256Digest::of(packed),
+        };
+        Some((place, id, page, created))
+    }
+
+    /// The manifest, where trailer and root are whole.
+    #[must_use]
+    pub fn manifest(&self) -> Option<&Manifest> {
+        self.root.as_ref()
+    }
+
+    /// Hands every whole part to `visit`, in the order of the file, with its content, which
+    /// was checked before; says what is lost.
+    ///
+    /// # Errors
+    /// What `visit` returns; a file that cannot be read.
+    pub fn parts(
+        &self,
+        cancel: &Cancel,
+        visit: &mut dyn FnMut(&SalvagedPart, &mut dyn Read) -> Result<()>,
+    ) -> Result<SalvageReport> {
+        let mut report = SalvageReport {
+            id: self.root.as_ref().map(|m| m.id),
+            manifest: self.root.is_some(),
+            ..SalvageReport::default()
+        };
+        if self.root.is_none() {
+            report.lose("manifest.json", "the root or the trailer is damaged or missing");
+        }
+        let gaps = self.spans.iter().any(|span| matches!(span, Span::Gap { .. }));
+        let confirmed = if gaps { self.confirmed(cancel)? } else { HashMap::new() };
+        for span in &self.spans {
+            match span {
+                Span::Page { page, created } => {
+                    self.page_parts(page, *created, cancel, &mut report, visit)?;
+                }
+                Span::Gap { start, end } => {
+                    report.lose(
+                        format!("index of bytes {start} to {end}"),
+                        "the index page is damaged or missing",
+                    );
+                    self.gap_parts(*start, *end, cancel, &confirmed, &mut report, visit)?;
+                }
+            }
+        }
+        Ok(report)
+    }
+
+    /// Writes every whole part below `folder`, as [`Archive::extract`] does.
+    ///
+    /// # Errors
+    /// A folder that is not empty or cannot be written.
+    pub fn extract(&self, folder: impl AsRef<Path>, cancel: &Cancel) -> Result<SalvageReport> {
+        let target = Target::create(folder.as_ref())?;
+        let report = self.parts(cancel, &mut |part, content| {
+            let mut fill = |out: &mut dyn io::Write| {
+                io::copy(content, out)
+                    .map(drop)
+                    .map_err(|e| Error::io("a file could not be written", e))
+            };
+            match &part.entry {
+                Some(entry) => target.part(entry, &mut fill).map(drop),
+                None => target.file(&part.path, &mut fill).map(drop),
+            }
+        })?;
+        if let Some(manifest) = &self.root {
+            target.file("manifest.json", &mut |out| {
+                out.write_all(&manifest.to_json()?)
+                    .map_err(|e| Error::io("a file could not be written", e))
+            })?;
+        }
+        Ok(report)
+    }
+
+    fn page_parts(
+        &self,
+        page: &Page,
+        created: Timestamp,
+        cancel: &Cancel,
+        report: &mut SalvageReport,
+        visit: &mut dyn FnMut(&SalvagedPart, &mut dyn Read) -> Result<()>,
+    ) -> Result<()> {
+        let mut tar = TarReader { salvage: self, segments: &page.segments, at: 0, current: None };
+        for part in &page.parts {
+            cancel.check()?;
+            match tar.check(part, created) {
+                Ok(()) => {
+                    report.whole += 1;
+                    report.whole_bytes += part.size;
+                    let salvaged = SalvagedPart {
+                        path: part.path.clone(),
+                        size: part.size,
+                        sha256: part.sha256,
+                        entry: Some(part.clone()),
+                        proof: Proof::Index,
+                    };
+                    let header = tar_block::part_header(part, created).len() as u64;
+                    tar.at = part.offset + header;
+                    visit(&salvaged, &mut (&mut tar).take(part.size))?;
+                }
+                Err(error) => report.lose(&part.path, error.to_string()),
+            }
+        }
+        Ok(())
+    }
+
+    // Every path with its hash, of the list of checksums, wherever it is readable.
+    fn confirmed(&self, cancel: &Cancel) -> Result<HashMap<String, Sha256Digest>> {
+        let mut list = Vec::new();
+        for span in self.spans.iter().rev() {
+            match span {
+                Span::Page { page, created } => {
+                    let Some(part) = page.parts.iter().find(|p| p.kind == PartKind::Checksums {})
+                    else {
+                        continue;
+                    };
+                    let mut tar =
+                        TarReader { salvage: self, segments: &page.segments, at: 0, current: None };
+                    if tar.check(part, *created).is_ok() {
+                        tar.at = part.offset + tar_block::part_header(part, *created).len() as u64;
+                        let _ = (&mut tar).take(part.size).read_to_end(&mut list);
+                    }
+                }
+                Span::Gap { start, end } => {
+                    self.gap(*start, *end, cancel, &mut |path, _, content| {
+                        if path == "checksums.sha256" {
+                            list.clear();
+                            // Cut short, it still confirms what it holds.
+                            let _ = content.read_to_end(&mut list);
+                        }
+                        Ok(())
+                    })?
+                }
+            }
+            if !list.is_empty() {
+                break;
+            }
+        }
+        let lines = list.split(|b| *b == b'\n').filter_map(|line| {
+            let (hash, path) = std::str::from_utf8(line).ok()?.split_once("  ")?;
+            Some((path.to_owned(), hash.parse().ok()?))
+        });
+        Ok(lines.collect())
+    }
+
+    fn gap_parts(
+        &self,
+        start: u64,
+        end: u64,
+        cancel: &Cancel,
+        confirmed: &HashMap<String, Sha256Digest>,
+        report: &mut SalvageReport,
+        visit: &mut dyn FnMut(&SalvagedPart, &mut dyn Read) -> Result<()>,
+    ) -> Result<()> {
+        // The first pass hashes; the second hands out what was confirmed.
+        let mut whole = Vec::new();
+        self.gap(start, end, cancel, &mut |path, size, content| {
+            let (read, sha256) = match Sha256Digest::of_reader(content) {
+                Ok((read, sha256)) => (Some(read), sha256),
+                Err(_) => (None, Sha256Digest::of(b"")),
+            };
+            if path.starts_with("index/") || matches!(path, "manifest.json" | "checksums.sha256") {
+                return Ok(());
+            }
+            match confirmed.get(path) {
+                _ if read != Some(size) => report.lose(path, "the data is damaged"),
+                Some(expected) if *expected == sha256 => whole.push((path.to_owned(), sha256)),
+                Some(_) => report.lose(path, "the content does not match its checksum"),
+                None => report.lose(path, "nothing confirms that it belongs to this archive"),
+            }
+            Ok(())
+        })?;
+        let mut whole = whole.into_iter().peekable();
+        self.gap(start, end, cancel, &mut |path, size, content| {
+            let Some((path, sha256)) = whole.next_if(|(next, _)| next == path) else {
+                return Ok(());
+            };
+            report.whole += 1;
+            report.whole_bytes += size;
+            let part = SalvagedPart { path, size, sha256, entry: None, proof: Proof::Checksums };
+            visit(&part, content)
+        })
+    }
+
+    // Reads a stretch of tar without its index, up to the first damage.
+    fn gap(
+        &self,
+        start: u64,
+        end: u64,
+        cancel: &Cancel,
+        each: &mut dyn FnMut(&str, u64, &mut dyn Read) -> Result<()>,
+    ) -> Result<()> {
+        let packed = FileRange { source: &*self.source, at: start, end };
+        let mut tar = tar::Archive::new(self.format.run(Box::new(packed)));
+        let Ok(entries) = tar.entries() else { return Ok(()) };
+        for entry in entries {
+            cancel.check()?;
+            let Ok(mut entry) = entry else { return Ok(()) };
+            let path = entry.path_bytes().into_owned();
+            let size = entry.size();
+            match String::from_utf8(path) {
+                Ok(path) if entry.header().entry_type().is_file() => each(&path, size, &mut entry)?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Salvage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Salvage").field("spans", &self.spans.len()).finish_non_exhaustive()
+    }
+}
+
+// By its first bytes; a file that begins with damage is taken for the default.
+fn guess(source: &dyn ReadAt, size: u64) -> Result<Codec> {
+    let head = read_exact(source, 0, size.min(512))?;
+    Ok(if head.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        Codec::Zstd
+    } else if head.get(257..262) == Some(b"ustar") {
+        Codec::None
+    } else {
+        Codec::Gzip
+    })
+}
+
+/// Bytes of the file from one offset to another.
+struct FileRange<'a> {
+    source: &'a dyn ReadAt,
+    at: u64,
+    end: u64,
+}
+
+impl Read for FileRange<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let len = buffer.len().min((self.end - self.at) as usize);
+        let read = self.source.read_at(&mut buffer[..len], self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+/// The tar between two pages, as far as its segments can be decompressed.
+struct TarReader<'a> {
+    salvage: &'a Salvage,
+    segments: &'a [Segment],
+    at: u64,
+    current: Option<(Segment, Vec<u8>)>,
+}
+
+impl TarReader<'_> {
+    // Header, content and padding of a part are all what the index says.
+    fn check(&mut self, part: &PartEntry, created: Timestamp) -> Result<()> {
+        let damaged = |e| Error::io("the data is damaged", e);
+        if part.path != part.kind.path() {
+            return Err(Error::new(ErrorKind::Hostile, "the path is not the one it must have"));
+        }
+        let expected = tar_block::part_header(part, created);
+        self.at = part.offset;
+        let mut header = vec![0; expected.len()];
+        self.read_exact(&mut header).map_err(damaged)?;
+        if header != expected {
+            return Err(Error::new(ErrorKind::Hostile, "the tar and the index disagree"));
+        }
+        let found = Sha256Digest::of_reader(self.by_ref().take(part.size)).map_err(damaged)?;
+        if found != (part.size, part.sha256) {
+            return Err(Error::new(ErrorKind::Corrupt, "the data is damaged"));
+        }
+        Ok(())
+    }
+
+    fn load(&self, segment: &Segment) -> io::Result<Vec<u8>> {
+        let packed = read_exact(&*self.salvage.source, segment.offset, segment.size)?;
+        let format = &*self.salvage.format;
+        Ok(unpack(segment, &packed, format)
+            .unwrap_or_else(|_| format.decompress_some(&packed, segment.tar_size as usize)))
+    }
+}
+
+impl Read for TarReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        let here = |segment: &Segment| (segment.tar_offset..segment.tar_end()).contains(&self.at);
+        if !self.current.as_ref().is_some_and(|(segment, _)| here(segment)) {
+            let next = self.segments.partition_point(|segment| segment.tar_end() <= self.at);
+            let Some(segment) = self.segments.get(next).filter(|s| here(s)) else { return Ok(0) };
+            self.current = Some((*segment, self.load(segment)?));
+        }
+        let Some((segment, raw)) = &self.current else { return Ok(0) };
+        let rest = raw.get((self.at - segment.tar_offset) as usize..).unwrap_or(&[]);
+        let len = rest.len().min(buffer.len());
+        buffer[..len].copy_from_slice(&rest[..len]);
+        self.at += len as u64;
+        Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::archive::{
+        WriterOptions,
+        tests::{codecs, noise, sample},
+    };
+
+    fn salvage(bytes: Vec<u8>) -> Result<(BTreeSet<String>, SalvageReport)> {
+        let mut paths = BTreeSet::new();
+        let report = Salvage::from_source(bytes)?.parts(&Cancel::new(), &mut |part, content| {
+            assert_eq!(Sha256Digest::of_reader(content).unwrap(), (part.size, part.sha256));
+            assert!(paths.insert(part.path.clone()));
+            Ok(())
+        })?;
+        Ok((paths, report))
+    }
+
+    fn all(bytes: &[u8]) -> Vec<PartEntry> {
+        Archive::from_source(bytes.to_vec()).unwrap().entries().map(|p| p.unwrap()).collect()
+    }
+
+    #[test]
+    fn a_whole_archive_is_salvaged_whole() {
+        for codec in codecs() {
+            let bytes = sample(codec, 3 << 20);
+            let (paths, report) = salvage(bytes.clone()).unwrap();
+            assert_eq!(paths.len(), all(&bytes).len());
+            assert_eq!((report.lost_count, report.manifest), (0, true));
+        }
+    }
+
+    #[test]
+    fn without_trailer_and_root_the_pages_are_found() {
+        for codec in codecs() {
+            let bytes = sample(codec, 3 << 20);
+            let root = Archive::from_source(bytes.clone()).unwrap().inner.trailer.root_offset;
+            let (paths, report) = salvage(bytes[..root as usize].to_vec()).unwrap();
+            assert_eq!(paths.len(), all(&bytes).len(), "{codec:?}");
+            assert!(!report.manifest && report.lost_count == 1);
+        }
+    }
+
+    // The flip test: a part is lost only if the damage is in one of its segments.
+    #[test]
+    fn one_damaged_byte_costs_only_the_parts_that_share_its_segment() {
+        for codec in codecs() {
+            let bytes = sample(codec, 3 << 20);
+            let archive = Archive::from_source(bytes.clone()).unwrap();
+            let page = archive.page(0).unwrap();
+            let created = archive.manifest().created;
+            for at in (0..bytes.len()).step_by(bytes.len() / 40) {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 0x10;
+                let segment =
+                    page.segments.iter().find(|s| (s.offset..s.end()).contains(&(at as u64)));
+                let (paths, report) = salvage(damaged).unwrap();
+                assert!(report.lost_count > 0 || at < 10, "{codec:?} at {at}");
+                for part in &page.parts {
+                    let end = part.offset
+                        + tar_block::part_header(part, created).len() as u64
+                        + part.size;
+                    let touched =
+                        segment.is_some_and(|s| part.offset < s.tar_end() && end > s.tar_offset);
+                    // Links and folders have no checksum to confirm them without their page.
+                    let confirmed = segment.is_some()
+                        || report.lost_count == 0
+                        || !matches!(&part.kind, PartKind::Entry { entry, .. } if *entry != super::super::EntryHead::File)
+                            && part.kind != PartKind::Checksums {};
+                    assert!(
+                        touched || !confirmed || paths.contains(&part.path),
+                        "{codec:?}: {} lost by damage at {at}: {report:?}",
+                        part.path
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_archive_inside_the_archive_is_not_taken_for_it() {
+        let inner = sample(Codec::Gzip, 2 << 20);
+        for cut in [0, 1] {
+            let preamble = crate::manifest::Preamble::new(
+                ArchiveId::random(),
+                Timestamp::now(),
+                crate::manifest::Application::default(),
+            );
+            let options = WriterOptions::default();
+            let mut writer =
+                crate::archive::ArchiveWriter::new(Vec::new(), &preamble, &options).unwrap();
+            writer
+                .begin_blob("s", "inner.tar.gz", inner.len() as u64, &[], &Default::default())
+                .unwrap();
+            writer.data(&inner).unwrap();
+            writer.end().unwrap();
+            let outer = writer.finish(Manifest::new(&preamble, options.codec)).unwrap().out;
+            let root = Archive::from_source(outer.clone()).unwrap().inner.trailer.root_offset;
+            let page =
+                Archive::from_source(outer.clone()).unwrap().manifest().index.pages[0].offset;
+            // Without the root, then without the page as well.
+            let end = if cut == 0 { root } else { page };
+            match salvage(outer[..end as usize].to_vec()) {
+                Ok((paths, _)) => assert!(paths.iter().all(|path| {
+                    ["backup.json", "stores/s/_native/inner.tar.gz", "checksums.sha256"]
+                        .contains(&&path[..])
+                })),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::Corrupt),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_archive_is_said_to_be_none() {
+        for bytes in [vec![], vec![0; 100_000], noise(200_000, 3), b"PK\x03\x04".to_vec()] {
+            assert!(salvage(bytes).is_err());
+        }
+    }
+}
