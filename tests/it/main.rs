@@ -1,3 +1,5 @@
 //! The whole, from the outside.
 
+mod readers;
 mod schema;
+mod tools;
