@@ -178,8 +178,13 @@ impl<H: Harness> At<'_, H> {
     }
 
     pub(crate) async fn sight(&self) -> Checked<Sight> {
+        self.sight_of(&self.read().await?).await
+    }
+
+    /// As `sight`, where the content was read just now.
+    pub(crate) async fn sight_of(&self, reading: &Reading) -> Checked<Sight> {
         let dump = self.harness.dump(&self.place).await.during("dump")?;
-        Ok(Sight { content: self.read().await?.content, dump })
+        Ok(Sight { content: reading.content.clone(), dump })
     }
 
     pub(crate) async fn trace(&self) -> Checked<Option<Vec<String>>> {

@@ -84,6 +84,12 @@ pub fn check<H: Harness>(harness: &H) -> Report {
     check_only(harness, |_| true)
 }
 
+/// The names of all cases.
+#[must_use]
+pub const fn cases() -> &'static [&'static str] {
+    cases::NAMES
+}
+
 /// Runs the cases whose names `wanted` picks.
 #[must_use]
 pub fn check_only<H: Harness>(harness: &H, wanted: impl Fn(&str) -> bool) -> Report {

@@ -23,6 +23,8 @@ pub(crate) struct Known<H: Harness> {
 
 macro_rules! cases {
     ($($module:ident { $($name:ident),+ $(,)? })+) => {
+        pub(crate) const NAMES: &[&str] = &[$($(stringify!($name)),+),+];
+
         pub(crate) fn all<H: Harness>() -> Vec<Known<H>> {
             vec![$($(Known {
                 name: stringify!($name),

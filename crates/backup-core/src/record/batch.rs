@@ -329,13 +329,17 @@ impl BatchBuilder {
     /// Adds an element of a large record: a field, a member, an entry.
     ///
     /// # Errors
-    /// As [`push`](Self::push).
+    /// As [`push`](Self::push); an element without an identity, `null`.
     pub fn push_element(
         &mut self,
         key: &Key,
         element: &Key,
         write: impl FnOnce(&mut Writer<'_>) -> Result<()>,
     ) -> Result<()> {
+        // A line with `"element":null` is not read back.
+        if *element == Key::null() {
+            return Err(Error::adapter("an element has no identity").on(&self.collection));
+        }
         self.line(Some(element), key, write)
     }
 
@@ -512,6 +516,7 @@ mod tests {
             Err(Error::adapter("no"))
         });
         assert!(failing.is_err());
+        assert!(builder.push_element(&Key::from(2), &Key::null(), |_| Ok(())).is_err());
         builder.push_json(&Key::from(3), b"0").unwrap();
         assert_eq!(&builder.finish().unwrap().text()[..], b"{\"key\":3,\"value\":0}\n");
     }

@@ -4,6 +4,8 @@ mod batch;
 pub mod canonical;
 mod digest;
 mod key;
+#[cfg(test)]
+mod properties;
 pub mod tagged;
 mod vector;
 
