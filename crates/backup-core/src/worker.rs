@@ -66,14 +66,16 @@ impl<S: 'static> Worker<S> {
         Ok(Self { name, jobs: Mutex::new(jobs) })
     }
 
-    /// Runs `job` on the thread. It runs even if the returned future is dropped.
+    /// Runs `job` on the thread: it is sent at once and runs even if the returned future is
+    /// dropped or never polled.
     ///
     /// # Errors
     /// What `job` returns; [`Adapter`](ErrorKind::Adapter) where it panicked.
-    pub async fn call<T: Send + 'static>(
-        &self,
-        job: impl FnOnce(&mut S) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    pub fn call<T, J>(&self, job: J) -> impl Future<Output = Result<T>> + Send + use<S, T, J>
+    where
+        T: Send + 'static,
+        J: FnOnce(&mut S) -> Result<T> + Send + 'static,
+    {
         let (answer, result) = oneshot::channel();
         let job: Job<S> = Box::new(move |state| {
             let outcome = catch_unwind(AssertUnwindSafe(|| job(state)));
@@ -87,11 +89,11 @@ impl<S: 'static> Worker<S> {
             }));
         });
         let sent = self.jobs.lock().is_ok_and(|jobs| jobs.send(job).is_ok());
-        let gone = || Error::new(ErrorKind::Adapter, "a worker thread is gone").on(&self.name);
-        if !sent {
-            return Err(gone());
+        let name = self.name.clone();
+        async move {
+            let gone = || Error::new(ErrorKind::Adapter, "a worker thread is gone").on(name);
+            if sent { result.await.map_err(|_| gone())? } else { Err(gone()) }
         }
-        result.await.map_err(|_| gone())?
     }
 }
 
@@ -112,6 +114,16 @@ mod tests {
         let error = block_on(worker.call(|_| -> Result<()> { panic!("no") })).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Adapter);
         assert_eq!(block_on(worker.call(|n| Ok(*n))).unwrap(), 1);
+    }
+
+    #[test]
+    fn a_call_that_is_not_awaited_runs_all_the_same() {
+        let worker = Worker::spawn("w", || Ok(1)).unwrap();
+        drop(worker.call(|n| {
+            *n += 1;
+            Ok(())
+        }));
+        assert_eq!(block_on(worker.call(|n| Ok(*n))).unwrap(), 2);
     }
 
     #[test]
