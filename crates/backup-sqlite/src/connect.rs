@@ -1,0 +1,109 @@
+//! Opening a database, always in the same careful way.
+
+use std::path::Path;
+
+use backup_core::{Cancel, Error, ErrorKind, Metadata, Result};
+use rusqlite::{Connection, OpenFlags, config::DbConfig, types::FromSql};
+
+use crate::{config::Config, error::sql};
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// Reads a database that is there.
+    Read,
+    /// Writes a database that is there.
+    Write,
+    /// Writes a database, and makes it if need be.
+    Create,
+}
+
+impl Config {
+    pub(crate) fn connect(&self, path: &Path, access: Access) -> Result<Connection> {
+        // A reader too opens for writing, as it may have to roll back what a crash left;
+        // SQLite falls back to reading alone where the file is read-only.
+        let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        if access == Access::Create {
+            flags |= OpenFlags::SQLITE_OPEN_CREATE;
+        } else if !path.exists() {
+            return Err(Error::new(ErrorKind::NotFound, "there is no database")
+                .on(path.display())
+                .advise("check the path"));
+        }
+        let opened = match &self.opener {
+            Some(open) => open(path, flags),
+            None => Connection::open_with_flags(path, flags),
+        };
+        opened
+            .and_then(|connection| {
+                self.harden(&connection, access)?;
+                Ok(connection)
+            })
+            .map_err(|e| sql("could not open the database")(e).on(path.display()))
+    }
+
+    // A database is not trusted, wherever it comes from: what its schema says runs without
+    // side effects, and SQLite's own tables cannot be written by hand.
+    fn harden(&self, connection: &Connection, access: Access) -> rusqlite::Result<()> {
+        connection.busy_timeout(self.busy_timeout)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
+        connection.execute_batch("PRAGMA cell_size_check=ON")?;
+        if access == Access::Read {
+            // The last connection to close would write the log back: that is for the host.
+            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+            connection.execute_batch("PRAGMA query_only=ON")?;
+        }
+        Ok(())
+    }
+}
+
+/// Begins a read transaction: all that the connection reads is of this moment.
+pub(crate) fn pin(connection: &Connection) -> Result<()> {
+    connection
+        .execute_batch("BEGIN; SELECT 1 FROM sqlite_master LIMIT 1;")
+        .map_err(sql("could not begin to read the database"))
+}
+
+/// The value of a pragma.
+pub(crate) fn pragma<T: FromSql>(connection: &Connection, name: &str) -> Result<T> {
+    connection
+        .pragma_query_value(None, name, |row| row.get(0))
+        .map_err(|e| sql("could not read a setting of the database")(e).on(name))
+}
+
+/// Whether the database is in WAL mode.
+pub(crate) fn is_wal(connection: &Connection) -> Result<bool> {
+    Ok(pragma::<String>(connection, "journal_mode")? == "wal")
+}
+
+/// What a manifest says of a database as a whole.
+pub(crate) fn facts(connection: &Connection) -> Result<Metadata> {
+    let mut facts = Metadata::new();
+    for name in ["page_size", "page_count", "user_version", "application_id"] {
+        facts.insert(name.to_owned(), pragma::<i64>(connection, name)?.into());
+    }
+    for name in ["encoding", "journal_mode"] {
+        facts.insert(name.to_owned(), pragma::<String>(connection, name)?.into());
+    }
+    Ok(facts)
+}
+
+/// Runs `work` until it ends, is cancelled, or takes longer than `limit`.
+pub(crate) fn limited<T>(
+    connection: &mut Connection,
+    limit: std::time::Duration,
+    cancel: &Cancel,
+    work: impl FnOnce(&Connection) -> Result<T>,
+) -> Result<T> {
+    // Some thousand steps of SQLite's machine take well under a millisecond.
+    const STEPS: i32 = 4_000;
+    let end = std::time::Instant::now() + limit;
+    let flag = cancel.clone();
+    let watch = move || flag.is_cancelled() || std::time::Instant::now() >= end;
+    let _ = connection.progress_handler(STEPS, Some(watch));
+    let done = work(connection);
+    let _ = connection.progress_handler(0, None::<fn() -> bool>);
+    cancel.check()?;
+    done
+}

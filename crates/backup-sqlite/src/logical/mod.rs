@@ -1,0 +1,13 @@
+//! The logical form: a schema document and records for every table.
+
+mod document;
+mod module;
+mod read;
+mod session;
+mod tables;
+mod value;
+mod write;
+
+pub(crate) use read::tally;
+pub(crate) use session::session;
+pub(crate) use write::Writer;

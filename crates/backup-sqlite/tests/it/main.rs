@@ -1,0 +1,6 @@
+//! The adapter against real SQLite files.
+
+mod fixture;
+mod kit;
+mod logical;
+mod native;
