@@ -37,6 +37,9 @@ pub trait Sink: Adapter {
 
     /// Creates the staging area that the token names.
     ///
+    /// Called again, the parts come again from the first on: what was staged may be kept or
+    /// dropped.
+    ///
     /// # Errors
     /// A store that cannot be reached or has no room.
     async fn begin(&self, token: &StageToken, cancel: &Cancel) -> Result<Box<dyn SinkSession>>;
@@ -129,6 +132,10 @@ pub enum Reattached {
     /// There is no staging area: it was never made, or is finished or aborted.
     Absent,
     /// Staged, perhaps not completely; live content is old.
+    ///
+    /// What had been verified can be verified again and committed. What had not, nobody
+    /// knows to be whole: the sink may refuse to go on with it, and the caller aborts it, or
+    /// begins again and writes from the first part on.
     Staged(Box<dyn SinkSession>),
     /// Live content is new; the pre-image is there.
     Committed(Box<dyn SinkSession>),

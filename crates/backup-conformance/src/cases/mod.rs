@@ -92,7 +92,8 @@ cases! {
     }
     resume {
         reattach_finds_every_state,
-        staged_can_be_gone_on_with,
+        half_staged_is_never_taken_for_whole,
+        verified_can_be_committed,
         staged_can_be_aborted,
         committed_can_be_undone,
         committed_can_be_finished,

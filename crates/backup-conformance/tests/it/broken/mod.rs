@@ -128,9 +128,9 @@ const CAUGHT: &[(Fault, &[&str])] = &[
     (F::TakesAnyKind, &["another_kind"]),
     (F::TakesAnyToken, &["nonsense_token"]),
     (F::ForgetsRestores, &["reattach_finds_every_state"]),
-    (F::StartsAgain, &["staged_can_be_gone_on_with"]),
+    (F::StartsAgain, &["half_staged_is_never_taken_for_whole"]),
     (F::CannotAbortLater, &["staged_can_be_aborted"]),
-    (F::CannotCommitLater, &["committed_can_be_finished"]),
+    (F::CannotCommitLater, &["verified_can_be_committed", "committed_can_be_finished"]),
     (F::SharesStaging, &["two_restores_at_once"]),
 ];
 
