@@ -157,6 +157,7 @@ impl SinkSession for Session {
     async fn verify(&self, expected: &Content) -> Result<Content> {
         match self.store.fault {
             F::CopiesExpected => return Ok(expected.clone()),
+            F::StartsAgain if self.later => return Ok(expected.clone()),
             F::CommitsOnVerify => self.inner.commit().await?,
             _ => {}
         }
