@@ -71,8 +71,7 @@ use kit::{Checked, Fault, Kit};
 pub fn run<H: Harness>(harness: &H) {
     let report = check(harness);
     assert!(report.failed().is_empty(), "the adapter does not conform\n{report}");
-    // The caller is a test: there is nobody else to tell.
-    #[allow(clippy::print_stderr)]
+    #[expect(clippy::print_stderr, reason = "the caller is a test: there is nobody else to tell")]
     {
         eprintln!("{report}");
     }

@@ -51,7 +51,7 @@ pub(super) async fn abort_twice<H: Harness>(kit: &Kit<'_, H>) -> Checked {
     to.is_as_before(&before).await
 }
 
-/// Before the beginning, and between two parts.
+/// Before the beginning, between two parts, and within the body of one.
 pub(super) async fn cancelled_restore<H: Harness>(kit: &Kit<'_, H>) -> Checked {
     let (to, before, reading) = scene(kit).await?;
     for written in [0, 1].into_iter().filter(|written| *written < reading.parts.len()) {
@@ -78,15 +78,44 @@ pub(super) async fn cancelled_restore<H: Harness>(kit: &Kit<'_, H>) -> Checked {
         to.clean(&token).await?;
         to.is_as_before(&before).await?;
     }
+    for (place, part) in reading.parts.iter().enumerate() {
+        if with_body(part, Body::Breaks).is_none() {
+            continue;
+        }
+        let store = to.open().await?;
+        let plan = kit.plan(&store, WriteMode::Replace, &reading);
+        let token = store.prepare(&plan).await.during("prepare")?.token;
+        let cancel = Cancel::new();
+        let session = store.begin(&token, &cancel).await.during("begin")?;
+        write_all(&*session, &reading.parts[..place]).await.during("write")?;
+        let mut cancelling = part.to_part();
+        if let Part::Blob(Blob { body, .. })
+        | Part::Entry(FileEntry { kind: EntryKind::File { body, .. }, .. }) = &mut cancelling
+        {
+            let whole = std::mem::replace(body, byte_stream(Bytes::new()));
+            *body = whole.inspect(move |_| cancel.cancel()).boxed();
+        }
+        // One that had all of its bytes may end well.
+        if let Err(error) = session.write(cancelling).await {
+            let kind = error.kind();
+            ensure!(kind == ErrorKind::Cancelled, "cancelled within a body: {error:?}");
+        }
+        let next = session.write(part.to_part()).await.err().map(|error| error.kind());
+        ensure!(next == Some(ErrorKind::Cancelled), "after a cancellation: {next:?}");
+        session.abort().await.during("abort")?;
+        drop(session);
+        to.is_as_before(&before).await?;
+    }
     Ok(())
 }
 
-/// How a body goes wrong.
-#[derive(Debug, Clone, Copy)]
+/// What is wrong with a body.
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Body {
     Breaks,
     TooShort,
     TooLong,
+    /// Its second half never comes.
     Stalls,
 }
 
@@ -105,42 +134,54 @@ impl Body {
     }
 }
 
-/// The parts up to the last that has a body, and that one with its body exchanged.
-fn with_body(reading: &Reading, body: Body) -> Option<(&[Kept], Part)> {
-    let place = reading.parts.iter().rposition(|part| match part {
+/// The part with another body; `None` for one that has none, or an empty one.
+fn with_body(part: &Kept, body: Body) -> Option<Part> {
+    let bytes = match part {
         Kept::Blob { bytes, .. }
-        | Kept::Entry { item: Item { node: Node::File(bytes), .. }, .. } => !bytes.is_empty(),
-        _ => false,
-    })?;
-    let mut part = reading.parts[place].to_part();
-    match (&reading.parts[place], &mut part) {
-        (Kept::Blob { bytes, .. }, Part::Blob(Blob { body: stream, .. }))
-        | (
-            Kept::Entry { item: Item { node: Node::File(bytes), .. }, .. },
-            Part::Entry(FileEntry { kind: EntryKind::File { body: stream, .. }, .. }),
-        ) => *stream = body.of(bytes),
+        | Kept::Entry { item: Item { node: Node::File(bytes), .. }, .. } => bytes,
         _ => return None,
+    };
+    let mut part = part.to_part();
+    if let Part::Blob(Blob { body: stream, .. })
+    | Part::Entry(FileEntry { kind: EntryKind::File { body: stream, .. }, .. }) = &mut part
+    {
+        *stream = body.of(bytes);
     }
-    Some((&reading.parts[..place], part))
+    Some(part).filter(|_| !bytes.is_empty())
 }
 
+/// Writes up to the last blob, and up to the last file, whose body is then wrong.
 async fn refused_body<H: Harness>(kit: &Kit<'_, H>, body: Body) -> Checked {
     kit.needs(kit.can.blobs || kit.can.entries, "blobs or entries")?;
     let (to, before, reading) = scene(kit).await?;
-    let (token, session) = kit.begin(&to.open().await?, &reading).await?;
-    let Some((earlier, part)) = with_body(&reading, body) else {
+    let last = |blob: bool| {
+        reading.parts.iter().rposition(|part| {
+            matches!(part, Kept::Blob { .. }) == blob && with_body(part, body).is_some()
+        })
+    };
+    let places: Vec<usize> = [last(true), last(false)].into_iter().flatten().collect();
+    if places.is_empty() {
         return Err(Fault::Skip("the store gave no part with a body".into()));
-    };
-    write_all(&*session, earlier).await.during("write")?;
-    let refused = match body {
-        // Given up by the caller, who does not wait any longer.
-        Body::Stalls => session.write(part).now_or_never().is_none_or(|ended| ended.is_err()),
-        _ => session.write(part).await.is_err(),
-    };
-    ensure!(refused, "a part was taken whose body {body:?}");
-    drop(session);
-    to.clean(&token).await?;
-    to.is_as_before(&before).await
+    }
+    for place in places {
+        let (token, session) = kit.begin(&to.open().await?, &reading).await?;
+        write_all(&*session, &reading.parts[..place]).await.during("write")?;
+        let Some(part) = with_body(&reading.parts[place], body) else { continue };
+        if body == Body::Stalls {
+            // The caller gives up waiting, and dies.
+            let ended = session.write(part).now_or_never();
+            ensure!(!matches!(ended, Some(Ok(()))), "a part was taken whose body {body:?}");
+            drop(session);
+            to.clean(&token).await?;
+        } else {
+            let refused = session.write(part).await.is_err();
+            ensure!(refused, "a part was taken whose body {body:?}");
+            session.abort().await.during("abort")?;
+            drop(session);
+        }
+        to.is_as_before(&before).await?;
+    }
+    Ok(())
 }
 
 pub(super) async fn broken_body<H: Harness>(kit: &Kit<'_, H>) -> Checked {
