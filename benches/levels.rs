@@ -12,7 +12,8 @@ use backup_kit::{
 };
 
 fn main() -> Result<()> {
-    let size = std::env::args().filter_map(|arg| arg.parse::<usize>().ok()).next().unwrap_or(128) << 20;
+    let size =
+        std::env::args().filter_map(|arg| arg.parse::<usize>().ok()).next().unwrap_or(128) << 20;
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/quickstart/data");
     let text = fs::read(data.join("points.jsonl"))?;
     let vectors = fs::read(data.join("vectors.npy"))?;

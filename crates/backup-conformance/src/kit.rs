@@ -82,12 +82,18 @@ impl<'a, H: Harness> Kit<'a, H> {
         if holds {
             return Ok(());
         }
-        Err(Fault::Skip(format!("the adapter does not declare `{capability}`")))
+        Err(Fault::Skip(format!("the adapter does not declare {capability}")))
     }
 
     /// Whether the harness can be asked to put rows into the store.
     pub(crate) fn takes_rows(&self) -> bool {
         self.can.records || self.can.blobs
+    }
+
+    /// The case gives collections names of its own choice.
+    pub(crate) fn needs_named_collections(&self) -> Checked {
+        self.needs(self.takes_rows(), "records or blobs")?;
+        self.needs(self.can.collections, "collections")
     }
 
     pub(crate) async fn empty(&self) -> Checked<At<'a, H>> {

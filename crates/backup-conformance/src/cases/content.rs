@@ -2,17 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use backup_core::record::{
-    RecordBatch, VectorColumn, VectorShape,
-    canonical::{self, Writer},
-    tagged::{self, Scalar},
+use backup_core::{
+    Cancel, Sink, WriteMode,
+    record::{
+        RecordBatch, VectorColumn, VectorShape,
+        canonical::{self, Writer},
+        tagged::{self, Scalar},
+    },
 };
 use serde_json::Value;
 
 use crate::{
     dataset::{Dataset, MARK, Node, Row, Rows, write_scalar},
     harness::Harness,
-    kit::{Checked, Fault, Kit, ensure},
+    kit::{Checked, Fault, Kit, ensure, write_all},
     reading::{Kept, Reading, cut},
     samples::{self, HOSTILE, TWINS, rows},
 };
@@ -74,7 +77,7 @@ pub(super) async fn odd_fields<H: Harness>(kit: &Kit<'_, H>) -> Checked {
 
 /// Every name alone: it comes back, or filling or restoring refuses it and leaves no trace.
 pub(super) async fn hostile_names<H: Harness>(kit: &Kit<'_, H>) -> Checked {
-    kit.needs(kit.can.collections && kit.takes_rows(), "collections")?;
+    kit.needs_named_collections()?;
     let long = "n".repeat(300);
     for name in HOSTILE.into_iter().chain([long.as_str()]) {
         come_back_or_are_refused(kit, &[name]).await?;
@@ -83,7 +86,7 @@ pub(super) async fn hostile_names<H: Harness>(kit: &Kit<'_, H>) -> Checked {
 }
 
 pub(super) async fn twin_names<H: Harness>(kit: &Kit<'_, H>) -> Checked {
-    kit.needs(kit.can.collections && kit.takes_rows(), "collections")?;
+    kit.needs_named_collections()?;
     for (one, other) in TWINS {
         come_back_or_are_refused(kit, &[one, other]).await?;
     }
@@ -103,11 +106,11 @@ async fn come_back_or_are_refused<H: Harness>(kit: &Kit<'_, H>, names: &[&str]) 
     let to = kit.empty().await?;
     let before = to.before().await?;
     let store = to.open().await?;
-    let plan = kit.plan(&store, backup_core::WriteMode::Replace, &reading);
+    let plan = kit.plan(&store, WriteMode::Replace, &reading);
     let restored = async {
-        let token = backup_core::Sink::prepare(&store, &plan).await?.token;
-        let session = backup_core::Sink::begin(&store, &token, &backup_core::Cancel::new()).await?;
-        match crate::kit::write_all(&*session, &reading.parts).await {
+        let token = store.prepare(&plan).await?.token;
+        let session = store.begin(&token, &Cancel::new()).await?;
+        match write_all(&*session, &reading.parts).await {
             Ok(()) => session.commit().await,
             Err(error) => {
                 session.abort().await?;

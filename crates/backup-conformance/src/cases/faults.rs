@@ -2,7 +2,7 @@
 
 use backup_core::{
     Blob, ByteStream, Cancel, CollectionEnd, EntryKind, EntryPath, Error, ErrorKind, FileEntry,
-    Part, Schema, Sink, WriteMode, byte_stream, manifest::CollectionInfo,
+    Part, Reattached, Schema, Sink, StageToken, WriteMode, byte_stream, manifest::CollectionInfo,
 };
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
@@ -36,7 +36,7 @@ pub(super) async fn abort_leaves_no_trace<H: Harness>(kit: &Kit<'_, H>) -> Check
         drop(session);
         to.is_as_before(&before).await?;
         let found = to.open().await?.reattach(&token).await.during("reattach")?;
-        let absent = matches!(found, backup_core::Reattached::Absent);
+        let absent = matches!(found, Reattached::Absent);
         ensure!(absent, "after abort, reattach found {found:?}");
     }
     Ok(())
@@ -322,7 +322,7 @@ pub(super) async fn nonsense_token<H: Harness>(kit: &Kit<'_, H>) -> Checked {
     let good = store.prepare(&plan).await.during("prepare")?.token;
     let nonsense = [json!(null), json!(7), json!("x"), json!([]), replaced(&good.data, &json!([]))];
     for data in nonsense {
-        let token = backup_core::StageToken { data: data.clone(), ..good.clone() };
+        let token = StageToken { data: data.clone(), ..good.clone() };
         let begun = store.begin(&token, &Cancel::new()).await;
         ensure!(begun.is_err(), "begin took a token with the data {data}");
         let found = store.reattach(&token).await;

@@ -1,6 +1,6 @@
 //! Sources.
 
-use backup_core::{Adapter, Cancel, ErrorKind, Part, PinRequest, Source, SourceSession};
+use backup_core::{Adapter, Cancel, ErrorKind, Part, PinRequest, Pinned, Source, SourceSession};
 
 use super::content;
 use crate::{
@@ -94,7 +94,7 @@ pub(super) async fn pinned_moment<H: Harness>(kit: &Kit<'_, H>) -> Checked {
     let before = at.read().await?.content;
     let store = at.open().await?;
     let pinned = store.pin(&PinRequest::new()).await.during("pin")?;
-    let backup_core::Pinned::Pinned { session, .. } = pinned else {
+    let Pinned::Pinned { session, .. } = pinned else {
         return Err(Fault::Fail("the store declares `pins` and gave a live session".into()));
     };
     at.change().await?;

@@ -1,10 +1,10 @@
 //! Sinks, as long as nothing goes wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::{
-    Cancel, ErrorKind, Sink, WriteMode,
-    record::{ContentDigest, Key, Sha256Digest},
+    Cancel, ErrorKind, Part, Sink, WriteMode,
+    record::{ContentDigest, Key, RecordBatch, Sha256Digest},
 };
 
 use crate::{
@@ -157,7 +157,7 @@ pub(super) async fn parts_written_at_once<H: Harness>(kit: &Kit<'_, H>) -> Check
         small.extend(split(batch)?);
     }
     small.reverse();
-    let writes = small.into_iter().map(|batch| session.write(backup_core::Part::Records(batch)));
+    let writes = small.into_iter().map(|batch| session.write(Part::Records(batch)));
     futures::future::try_join_all(writes).await.during("writing at once")?;
     write_all(&*session, &ends).await.during("write")?;
     let staged = session.verify(&reading.content).await.during("verify")?;
@@ -166,10 +166,7 @@ pub(super) async fn parts_written_at_once<H: Harness>(kit: &Kit<'_, H>) -> Check
 }
 
 /// A batch without vectors in pieces of a few records.
-fn split(
-    batch: &backup_core::record::RecordBatch,
-) -> Checked<Vec<backup_core::record::RecordBatch>> {
-    use backup_core::record::RecordBatch;
+fn split(batch: &RecordBatch) -> Checked<Vec<RecordBatch>> {
     if !batch.columns().is_empty() {
         return Ok(vec![batch.clone()]);
     }
@@ -254,35 +251,23 @@ pub(super) async fn merge<H: Harness>(kit: &Kit<'_, H>) -> Checked {
     let plan = kit.plan(&store, WriteMode::Merge, &reading);
     let token = store.prepare(&plan).await.during("prepare")?.token;
     let session = store.begin(&token, &Cancel::new()).await.during("begin")?;
-    let keys: Vec<Key> = reading
-        .parts
-        .iter()
-        .filter_map(|part| match part {
-            Kept::Records(batch) => Some(batch.iter().map(|record| record.key())),
-            _ => None,
-        })
-        .flatten()
-        .collect();
+    let (archived, live) = (lines(&reading.parts), lines(&to.read().await?.parts));
+    let keys: BTreeSet<&str> = archived.keys().map(|(_, key, _)| key.as_str()).collect();
+    let asked = keys.iter().map(|key| Key::from_json(key)).collect::<Result<Vec<_>, _>>()?;
     for collection in before.content.collections.keys() {
-        let existing = session.existing(collection, &keys).await.during("existing")?;
-        let known = to.read().await?;
-        for record in existing.iter() {
-            let there = known.parts.iter().any(|part| match part {
-                Kept::Records(b) => b.iter().any(|live| live.line() == record.line()),
-                _ => false,
-            });
-            ensure!(there, "existing() gave what is not live: {}", record.line());
-            ensure!(keys.contains(&record.key()), "existing() gave a key nobody asked for");
-        }
+        let existing = session.existing(collection, &asked).await.during("existing")?;
+        let found = lines(&[Kept::Records(existing)]);
+        let mut wanted = live.clone();
+        wanted.retain(|(name, key, _), _| name == collection && keys.contains(key.as_str()));
+        ensure!(found == wanted, "existing() found {found:?} of {wanted:?}");
     }
     write_all(&*session, &reading.parts).await.during("write")?;
     ensure!(to.sight().await? == before, "writing changed live content");
     session.commit().await.during("commit")?;
     let merged = lines(&to.read().await?.parts);
-    for (id, line) in lines(&reading.parts) {
-        ensure!(merged.get(&id) == Some(&line), "the archive's record was not merged: {line}");
-    }
-    ensure!(merged.len() > lines(&reading.parts).len(), "a merge removed what was there");
+    let mut wanted = live;
+    wanted.extend(archived);
+    ensure!(merged == wanted, "merged into {merged:?} instead of {wanted:?}");
     if kit.can.undo {
         session.undo().await.during("undo")?;
         ensure!(to.sight().await? == before, "undo of a merge did not bring back the old content");

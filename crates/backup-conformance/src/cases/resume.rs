@@ -1,10 +1,10 @@
 //! Restores that another process takes up: every session is dropped, every store opened anew.
 
-use backup_core::{Cancel, Reattached, Sink, SinkSession, StageToken};
+use backup_core::{Cancel, Reattached, Sink, SinkSession, StageToken, WriteMode};
 
 use crate::{
     harness::Harness,
-    kit::{At, Before, Checked, During, Fault, Kit, ensure, write_all},
+    kit::{At, Before, Checked, During, Fault, Kit, difference, ensure, write_all},
     reading::Reading,
     samples,
 };
@@ -63,7 +63,7 @@ impl<'a, H: Harness> Scene<'a, H> {
         let content = self.to.sight().await?.content;
         ensure!(content == self.reading.content, "live is {content:?}, not the archive's");
         let trace = self.to.trace().await?;
-        let left = crate::kit::difference(&self.before.trace, &trace);
+        let left = difference(&self.before.trace, &trace);
         ensure!(trace == self.before.trace, "left behind: {left}");
         Ok(())
     }
@@ -72,7 +72,7 @@ impl<'a, H: Harness> Scene<'a, H> {
 pub(super) async fn reattach_finds_every_state<H: Harness>(kit: &Kit<'_, H>) -> Checked {
     let scene = Scene::new(kit).await?;
     let store = scene.to.open().await?;
-    let plan = kit.plan(&store, backup_core::WriteMode::Replace, &scene.reading);
+    let plan = kit.plan(&store, WriteMode::Replace, &scene.reading);
     let token = store.prepare(&plan).await.during("prepare")?.token;
     drop(store);
     scene.absent(&token, "prepare").await?;
@@ -188,7 +188,7 @@ pub(super) async fn two_restores_at_once<H: Harness>(kit: &Kit<'_, H>) -> Checke
     let scene = Scene::new(kit).await?;
     let store = scene.to.open().await?;
     let (_, first) = kit.stage(&store, &scene.reading).await?;
-    let plan = kit.plan(&store, backup_core::WriteMode::Replace, &scene.reading);
+    let plan = kit.plan(&store, WriteMode::Replace, &scene.reading);
     let second = async {
         let token = store.prepare(&plan).await?.token;
         let session = store.begin(&token, &Cancel::new()).await?;

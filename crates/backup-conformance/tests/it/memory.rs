@@ -89,6 +89,6 @@ fn what_cannot_be_run_is_skipped_by_name() {
     assert_eq!(report.failed(), [""; 0], "{report}");
     assert_eq!(report.skipped(), ["pinned_moment", "existing_without_merge"]);
     let text = report.to_string();
-    assert!(text.contains("SKIPPED  pinned_moment: the adapter does not declare `pins`"), "{text}");
+    assert!(text.contains("SKIPPED  pinned_moment: the adapter does not declare pins"), "{text}");
     assert!(text.contains("not held: Symlinks"), "{text}");
 }
