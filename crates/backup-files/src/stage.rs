@@ -1,0 +1,202 @@
+//! Writing one root's entries into an empty folder, never out of it.
+
+use std::{
+    fs::File,
+    io::{BufWriter, Write},
+    os::fd::OwnedFd,
+};
+
+use backup_core::{EntryPath, Error, ErrorKind, Result};
+use rustix::{fs::AtFlags, io::Errno};
+
+use crate::{reader::TIMES, sys, trail::Trail};
+
+/// What an entry carries beside its content.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dress {
+    pub(crate) mode: u32,
+    pub(crate) modified: (i64, u32),
+}
+
+/// Takes entries in ascending order of their paths.
+///
+/// A folder is dressed when the walk leaves it, after all that it holds: so its time stays
+/// and one without write permission can be filled.
+pub(crate) struct Stage {
+    trail: Trail<Option<Dress>>,
+    last: Option<(EntryPath, bool)>,
+    open: Option<(File, EntryPath, u64, Dress)>,
+    /// Paths of folders that nothing announced, each with a NUL: `verify` does not count them.
+    implied: BufWriter<File>,
+    keep: Vec<Vec<u8>>,
+}
+
+impl Stage {
+    pub(crate) fn new(root: OwnedFd, implied: File, keep: Vec<Vec<u8>>) -> Result<Self> {
+        let trail = Trail::new(root, None).map_err(sys::fail("could not read", b"staging"))?;
+        Ok(Self { trail, last: None, open: None, implied: BufWriter::new(implied), keep })
+    }
+
+    pub(crate) fn folder(&mut self, path: EntryPath, dress: Dress) -> Result<()> {
+        let name = self.arrive(&path, dress, true)?;
+        let made = sys::create_dir(self.trail.dir(), &name).map_err(taken(&path))?;
+        self.trail.push(&name, made, Some(dress)).map_err(failed(&path))
+    }
+
+    pub(crate) fn link(&mut self, path: EntryPath, dress: Dress, target: &[u8]) -> Result<()> {
+        if target.is_empty() || target.contains(&0) || target.len() > EntryPath::MAX_BYTES {
+            return Err(hostile("a link has a target that no link can have", &path));
+        }
+        let name = self.arrive(&path, dress, false)?;
+        let dir = self.trail.dir();
+        rustix::fs::symlinkat(target, dir, name.as_slice()).map_err(taken(&path))?;
+        let times = sys::times(dress.modified);
+        rustix::fs::utimensat(dir, name.as_slice(), &times, AtFlags::SYMLINK_NOFOLLOW)
+            .map_err(failed(&path))
+    }
+
+    /// A whole file.
+    pub(crate) fn file(&mut self, path: EntryPath, dress: Dress, body: &[u8]) -> Result<()> {
+        self.open(path, dress, body.len() as u64)?;
+        self.append(body)?;
+        self.close()
+    }
+
+    /// Begins a file whose bytes follow.
+    pub(crate) fn open(&mut self, path: EntryPath, dress: Dress, len: u64) -> Result<()> {
+        let name = self.arrive(&path, dress, false)?;
+        let file = sys::create_file(self.trail.dir(), &name).map_err(taken(&path))?;
+        self.open = Some((file, path, len, dress));
+        Ok(())
+    }
+
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some((file, path, left, _)) = &mut self.open else {
+            return Err(Error::adapter("bytes came without a file"));
+        };
+        *left = left.checked_sub(bytes.len() as u64).ok_or_else(|| too("long", path))?;
+        file.write_all(bytes).map_err(|e| Error::io("could not write a file", e).on(&*path))
+    }
+
+    pub(crate) fn close(&mut self) -> Result<()> {
+        let Some((file, path, left, dress)) = self.open.take() else {
+            return Err(Error::adapter("a file ended that had not begun"));
+        };
+        if left > 0 {
+            return Err(too("short", &path));
+        }
+        sys::dress(&file, dress.mode, dress.modified).map_err(failed(&path))?;
+        // Elsewhere one call for the whole file system does it before the switch.
+        if cfg!(not(any(target_os = "linux", target_os = "android"))) {
+            file.sync_all().map_err(|e| Error::io("could not sync a file", e).on(path))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the tree: dresses the folders that are still open.
+    pub(crate) fn seal(mut self) -> Result<()> {
+        if let Some((_, path, ..)) = self.open {
+            return Err(too("short", &path));
+        }
+        self.leave(0)?;
+        let failed = |e| Error::io("could not write to the staging area", e);
+        let implied = self.implied.into_inner().map_err(|e| failed(e.into_error()))?;
+        implied.sync_all().map_err(failed)
+    }
+
+    /// Goes to the folder of `path` and returns its name there.
+    fn arrive(&mut self, path: &EntryPath, dress: Dress, is_folder: bool) -> Result<Vec<u8>> {
+        if let Some((_, unfinished, ..)) = &self.open {
+            return Err(too("short", unfinished));
+        }
+        if !TIMES.contains(&dress.modified.0) || dress.modified.1 >= 1_000_000_000 {
+            return Err(hostile("an entry has a time that no file can have", path));
+        }
+        if let Some((last, was_folder)) = &self.last {
+            if path <= last {
+                return Err(hostile("an entry comes twice or out of order", path));
+            }
+            if !was_folder && below(path.as_bytes(), last.as_bytes()) {
+                return Err(hostile("an entry lies below one that is no folder", path));
+            }
+        }
+        if self.keep.iter().any(|kept| path.as_bytes() == kept || below(path.as_bytes(), kept)) {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                "the archive holds a file that is in use here, by another store or an open handle",
+            )
+            .on(path)
+            .advise("close it, or leave it out of the restore")
+            .retryable(false));
+        }
+        // Up to the folder that both paths share.
+        let common = self
+            .trail
+            .path()
+            .split(|byte| *byte == b'/')
+            .zip(path.names())
+            .take_while(|(ours, theirs)| ours == theirs)
+            .count();
+        self.leave(common.min(self.trail.depth()))?;
+        // Down again, through folders that nothing announced.
+        let names: Vec<&[u8]> = path.names().collect();
+        let (name, parents) = names.split_last().expect("a path has a name");
+        for parent in &parents[self.trail.depth()..] {
+            let made = sys::create_dir(self.trail.dir(), parent).map_err(taken(path))?;
+            rustix::fs::fchmod(&made, sys::mode(0o755)).map_err(failed(path))?;
+            self.trail.push(parent, made, None).map_err(failed(path))?;
+            let noted = self.implied.write_all(self.trail.path());
+            noted
+                .and_then(|()| self.implied.write_all(&[0]))
+                .map_err(|e| Error::io("could not write to the staging area", e))?;
+        }
+        self.last = Some((path.clone(), is_folder));
+        Ok(name.to_vec())
+    }
+
+    fn leave(&mut self, depth: usize) -> Result<()> {
+        while self.trail.depth() > depth {
+            let path = self.trail.path().to_vec();
+            let what = "could not finish a folder in the staging area";
+            let Some(left) = self.trail.pop() else { break };
+            if let Some(errno) = left.lost {
+                return Err(sys::fail(what, &path)(errno));
+            }
+            if let (Some(folder), Some(dress)) = (left.handle, left.data) {
+                sys::dress(folder, dress.mode, dress.modified).map_err(sys::fail(what, &path))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `path` lies below the folder `folder`.
+pub(crate) fn below(path: &[u8], folder: &[u8]) -> bool {
+    path.strip_prefix(folder).is_some_and(|rest| rest.first() == Some(&b'/'))
+}
+
+fn hostile(what: &str, path: &EntryPath) -> Error {
+    Error::new(ErrorKind::Hostile, what).on(path)
+}
+
+fn too(how: &str, path: &EntryPath) -> Error {
+    Error::new(ErrorKind::Corrupt, format!("a file is too {how}")).on(path)
+}
+
+fn failed(path: &EntryPath) -> impl FnOnce(Errno) -> Error {
+    sys::fail("could not write to the staging area", path.as_bytes())
+}
+
+/// A name that is there already, in a tree that holds each once, is one that this file system
+/// takes for another.
+fn taken(path: &EntryPath) -> impl FnOnce(Errno) -> Error {
+    move |errno| match errno {
+        Errno::EXIST => Error::new(
+            ErrorKind::Incompatible,
+            "this file system takes two names of the archive for the same",
+        )
+        .on(path)
+        .advise("restore to a file system that tells upper from lower case and Unicode forms"),
+        errno => failed(path)(errno),
+    }
+}

@@ -1,0 +1,117 @@
+//! Reading a restored tree back.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read},
+    os::fd::OwnedFd,
+};
+
+use backup_core::{
+    Cancel, EntryFacts, EntryPath, Error, ErrorKind, FileEntry, Result,
+    record::{Sha256Digest, Tally},
+};
+use rustix::fs::FileType;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    place::Folders,
+    stage::below,
+    sys::{self, fail},
+    walk::{Step, Walk},
+};
+
+/// Which entries of a tree do not count.
+pub(crate) struct Ignore<'a> {
+    /// A name in the root: the staging area.
+    pub(crate) name: Option<&'a [u8]>,
+    /// What belongs to others.
+    pub(crate) keep: &'a [Vec<u8>],
+    /// The folders above those which are the archive's as well.
+    pub(crate) folders: &'a Folders,
+    /// Paths that nothing announced, ascending, each with a NUL.
+    pub(crate) implied: File,
+}
+
+/// Counts and digests every entry, in the order of a backup and in bounded memory.
+pub(crate) fn tally(root: OwnedFd, ignore: Ignore<'_>, cancel: &Cancel) -> Result<Tally> {
+    const WHAT: &str = "could not read a restored file back";
+    let mut tally = Tally::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut implied = BufReader::new(ignore.implied);
+    let mut next_implied = next(&mut implied)?;
+    let mut walk = Walk::<()>::new(root).map_err(fail(WHAT, b""))?;
+    while let Some(step) = walk.step() {
+        cancel.check()?;
+        match step {
+            Step::Up { .. } => continue,
+            Step::Lost(errno) => return Err(fail(WHAT, walk.path())(errno)),
+            Step::Name => {}
+        }
+        let path = walk.path();
+        if ignore.name == Some(path) || ignore.keep.iter().any(|kept| kept == path) {
+            continue;
+        }
+        let stamp = walk.stat().map_err(fail(WHAT, path))?;
+        let failed = |errno| fail(WHAT, path)(errno);
+        let mut counts = !ignore.keep.iter().any(|kept| below(kept, path))
+            || ignore.folders.contains_key(&*String::from_utf8_lossy(path));
+        if next_implied == path {
+            counts = false;
+            next_implied = next(&mut implied)?;
+        }
+        let (sha256, target);
+        let facts = match stamp.kind {
+            FileType::Directory => EntryFacts::Directory,
+            FileType::Symlink => {
+                target =
+                    rustix::fs::readlinkat(walk.dir(), walk.name(), Vec::new()).map_err(failed)?;
+                EntryFacts::Symlink { target: target.to_bytes() }
+            }
+            FileType::RegularFile => {
+                let file = sys::open_file(walk.dir(), walk.name()).map_err(failed)?;
+                let len;
+                (len, sha256) = hash(file, &mut buffer, cancel)
+                    .map_err(|e| e.on(String::from_utf8_lossy(path)))?;
+                EntryFacts::File { len, sha256: &sha256 }
+            }
+            _ => {
+                return Err(Error::new(ErrorKind::Mismatch, "there is what no archive holds")
+                    .on(String::from_utf8_lossy(path)));
+            }
+        };
+        if counts {
+            let path = EntryPath::new(path)?;
+            tally.add_line(&FileEntry::line(&path, stamp.mode(), stamp.modified, facts));
+        }
+        if stamp.kind == FileType::Directory {
+            walk.enter().map_err(|errno| fail(WHAT, walk.path())(errno))?;
+        }
+    }
+    Ok(tally)
+}
+
+fn hash(mut file: File, buffer: &mut [u8], cancel: &Cancel) -> Result<(u64, Sha256Digest)> {
+    let mut hasher = Sha256::new();
+    let mut len = 0;
+    loop {
+        cancel.check()?;
+        match file.read(buffer) {
+            Ok(0) => return Ok((len, Sha256Digest::finish(hasher))),
+            Ok(read) => {
+                len += read as u64;
+                hasher.update(&buffer[..read]);
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(Error::io("could not read a restored file back", e)),
+        }
+    }
+}
+
+fn next(implied: &mut BufReader<File>) -> Result<Vec<u8>> {
+    let mut path = Vec::new();
+    implied
+        .read_until(0, &mut path)
+        .map_err(|e| Error::io("could not read the staging area", e))?;
+    path.pop();
+    Ok(path)
+}
