@@ -101,6 +101,8 @@ pub(crate) enum Step {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct State {
     pub(crate) step: Step,
+    /// Whether all entries have come.
+    pub(crate) whole: bool,
     /// Inode of the staged tree.
     pub(crate) staged: u64,
     /// Inode of the live tree, if there was one, at the time of the exchange.
@@ -148,6 +150,7 @@ impl Place {
         let new = sys::create_dir(&dir, NEW).map_err(failed)?;
         let state = State {
             step: Step::Staging,
+            whole: false,
             staged: sys::stat_fd(&new).map_err(failed)?.id.1,
             live: None,
             stepwise: false,

@@ -172,7 +172,11 @@ impl RootStage {
     }
 
     fn seal(&mut self) -> Result<()> {
-        self.stage.take().map_or(Ok(()), Stage::seal)
+        let Some(stage) = self.stage.take() else { return Ok(()) };
+        stage.seal()?;
+        let place = self.place()?;
+        place.state.whole = true;
+        place.save(Step::Staging)
     }
 
     fn schema(&mut self, document: &serde_json::Value) -> Result<()> {

@@ -42,6 +42,11 @@ impl Place {
             }
             _ => return Err(Error::adapter("a restore that was undone cannot be committed")),
         }
+        if !self.state.whole {
+            return Err(Error::new(ErrorKind::Unfinished, "staging was interrupted")
+                .on(&self.token.path)
+                .advise("begin the restore again, or abort it"));
+        }
         if self.state.step == Step::Staging {
             if let Err(error) = sys::sync_all(&self.dir) {
                 // The next call would succeed although the data is gone.
