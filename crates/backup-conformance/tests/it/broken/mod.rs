@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use backup_conformance::{Dataset, Harness, Outcome, cases, check, check_only};
+use backup_conformance::{Dataset, Harness, Outcome, cases, check, check_only, run};
 use backup_core::{Adapter, Capabilities, Description, MemoryStore, Result, async_trait};
 
 use crate::memory::fill;
@@ -152,6 +152,14 @@ fn every_broken_adapter_fails_where_it_should() {
 fn every_case_is_failed_by_some_broken_adapter() {
     let caught: BTreeSet<_> = CAUGHT.iter().flat_map(|(_, cases)| *cases).copied().collect();
     assert_eq!(caught, cases().iter().copied().collect());
+}
+
+#[test]
+fn a_failure_panics_with_the_whole_report() {
+    let ran = std::panic::catch_unwind(|| run(&Broken(F::UndoDoesNothing)));
+    let message = *ran.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.contains("FAILED   undo: undo did not bring back"), "{message}");
+    assert!(message.contains("passed   round_trip"), "{message}");
 }
 
 #[test]
