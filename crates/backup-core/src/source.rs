@@ -77,7 +77,8 @@ pub trait SourceSession: Send + Sync {
     /// A store that failed; the backup is then given up.
     async fn next(&self, partition: &Partition) -> Result<Option<Part>>;
 
-    /// Ends the session and removes whatever it made on the server.
+    /// Ends the session and removes whatever it made on the server; after an error or a
+    /// cancellation too.
     ///
     /// # Errors
     /// Temporaries that could not be removed, named.
