@@ -1,5 +1,6 @@
 //! The whole, from the outside.
 
+mod format;
 mod readers;
 mod schema;
 mod tools;

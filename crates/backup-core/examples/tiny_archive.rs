@@ -3,11 +3,11 @@
 //! Run with `cargo run -p backup-core --example tiny_archive -- tiny.tar.gz`.
 
 use backup_core::{
-    ArchiveId, Content, Schema, Timestamp,
+    ArchiveId, Schema, Timestamp,
     archive::{ArchiveWriter, OutputFile, WriterOptions},
     manifest::{
         Application, CollectionInfo, CollectionManifest, Consistency, Manifest, Preamble,
-        StoreManifest,
+        StoreConsistency, StoreManifest, TimeWindow,
     },
     record::{BatchBuilder, ElementType, Key, Tally},
 };
@@ -41,12 +41,15 @@ fn main() -> backup_core::Result<()> {
     let mut manifest = Manifest::new(&preamble, options.codec);
     manifest.consistency = Consistency::Consistent;
     let mut store = StoreManifest::default();
+    (store.parts, store.bytes) = (4, 345);
+    store.window = TimeWindow { start: created, end: created };
+    store.consistency = StoreConsistency::Pinned;
     store.kind = "memory".into();
     store.engine = "memory".into();
     let mut notes = CollectionManifest::default();
     notes.tally = tally;
+    notes.bytes = 345;
     store.collections.insert("notes".into(), notes);
-    let _: Content = store.content();
     manifest.stores.insert("memory".into(), store);
     let finished = writer.finish(manifest)?;
     finished.out.commit()
