@@ -13,7 +13,12 @@ use backup_core::{
 };
 use rusqlite::{Connection, OpenFlags};
 
-use crate::{catalog, connect::Access, error::sql, version};
+use crate::{
+    catalog,
+    connect::{Access, SIDES, beside},
+    error::sql,
+    logical, version,
+};
 
 type Opener = dyn Fn(&Path, OpenFlags) -> rusqlite::Result<Connection> + Send + Sync;
 
@@ -156,18 +161,6 @@ impl SqliteStore {
     }
 }
 
-impl Config {
-    /// A file beside the database, as SQLite names it.
-    pub(crate) fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
-        name.push(suffix);
-        name.into()
-    }
-}
-
-/// What SQLite adds to the name of a database for the files beside it.
-pub(crate) const SIDES: [&str; 3] = ["-wal", "-shm", "-journal"];
-
 #[async_trait]
 impl Adapter for SqliteStore {
     fn kind(&self) -> &'static str {
@@ -186,8 +179,9 @@ impl Adapter for SqliteStore {
     }
 
     fn owned_paths(&self) -> Vec<PathBuf> {
-        let sides = SIDES.iter().map(|suffix| self.config.beside(suffix));
-        std::iter::once(self.config.path.clone()).chain(sides).collect()
+        let path = &self.config.path;
+        let sides = SIDES.iter().map(|suffix| beside(path, suffix));
+        std::iter::once(path.clone()).chain(sides).collect()
     }
 
     async fn describe(&self) -> Result<Description> {
@@ -200,11 +194,17 @@ impl Adapter for SqliteStore {
                 description.version = Some(rusqlite::version().to_owned());
                 description.metadata = crate::connect::facts(&live)?;
                 description.metadata.extend(version::warning());
-                for (name, records) in catalog::counts(&live)? {
-                    let mut collection = CollectionDescription::new(name);
-                    collection.records = records;
-                    description.collections.push(collection);
-                }
+                description.collections = match config.form {
+                    Form::Native => catalog::counts(&live)?
+                        .into_iter()
+                        .map(|(name, records)| {
+                            let mut collection = CollectionDescription::new(name);
+                            collection.records = records;
+                            collection
+                        })
+                        .collect(),
+                    Form::Logical => logical::describe(&live)?,
+                };
                 live.close().map_err(|(_, e)| sql("could not close the database")(e))?;
                 Ok(description)
             })

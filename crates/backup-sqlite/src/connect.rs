@@ -1,6 +1,6 @@
 //! Opening a database, always in the same careful way.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use backup_core::{Cancel, Error, ErrorKind, Metadata, Result};
 use rusqlite::{Connection, OpenFlags, config::DbConfig, types::FromSql};
@@ -30,6 +30,9 @@ impl Config {
                 .on(path.display())
                 .advise("check the path"));
         }
+        // A log that is there before us is not ours to write back, which the last connection
+        // to close would do.
+        let keep_log = access == Access::Read && beside(path, "-wal").exists();
         let opened = match &self.opener {
             Some(open) => open(path, flags),
             None => Connection::open_with_flags(path, flags),
@@ -37,6 +40,9 @@ impl Config {
         opened
             .and_then(|connection| {
                 self.harden(&connection, access)?;
+                if keep_log {
+                    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+                }
                 Ok(connection)
             })
             .map_err(|e| sql("could not open the database")(e).on(path.display()))
@@ -50,12 +56,20 @@ impl Config {
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
         connection.execute_batch("PRAGMA cell_size_check=ON")?;
         if access == Access::Read {
-            // The last connection to close would write the log back: that is for the host.
-            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
             connection.execute_batch("PRAGMA query_only=ON")?;
         }
         Ok(())
     }
+}
+
+/// What SQLite adds to the name of a database for the files beside it.
+pub(crate) const SIDES: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// A file beside a database, as SQLite names it.
+pub(crate) fn beside(database: &Path, suffix: &str) -> PathBuf {
+    let mut name = database.to_owned().into_os_string();
+    name.push(suffix);
+    name.into()
 }
 
 /// Begins a read transaction: all that the connection reads is of this moment.

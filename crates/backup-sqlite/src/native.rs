@@ -9,11 +9,11 @@ use std::{
 
 use async_trait::async_trait;
 use backup_core::{
-    Blob, ByteStream, Cancel, Error, Metadata, Part, Partition, Result, SourceSession, Summary,
-    Worker,
+    Blob, ByteStream, Cancel, Error, Metadata, Notice, Part, Partition, Result, SourceSession,
+    Summary, Worker,
 };
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt, future::BoxFuture};
 use rusqlite::Connection;
 use tempfile::TempDir;
 
@@ -87,15 +87,14 @@ struct Session {
     config: Arc<Config>,
     worker: Arc<Worker<Reader>>,
     cancel: Cancel,
-    next: Mutex<Step>,
-    facts: Arc<Mutex<Metadata>>,
+    warning: Mutex<Option<Notice>>,
+    copying: Mutex<Option<BoxFuture<'static, Result<Copied>>>>,
+    facts: Mutex<Metadata>,
 }
 
-#[derive(Clone, Copy)]
-enum Step {
-    Warning,
-    Image,
-    End,
+struct Copied {
+    len: u64,
+    facts: Metadata,
 }
 
 pub(crate) fn session(
@@ -103,46 +102,25 @@ pub(crate) fn session(
     worker: Worker<Reader>,
     cancel: Cancel,
 ) -> Box<dyn SourceSession> {
+    let (copied, stop) = (Arc::clone(&config), cancel.clone());
+    // At once, as in rollback mode writers wait until it is done.
+    let copying = worker.call(move |reader| {
+        let live = reader.live.take().ok_or_else(|| Error::adapter("a session has no database"))?;
+        let mut copy = TempCopy::make(&copied, &live, &stop)?;
+        let facts = connect::facts(&live)?;
+        live.close().map_err(|(_, e)| sql("could not close the database")(e))?;
+        let len = copy.open()?;
+        reader.copy = Some(copy);
+        Ok(Copied { len, facts })
+    });
     Box::new(Session {
         config,
         worker: Arc::new(worker),
         cancel,
-        next: Mutex::new(Step::Warning),
-        facts: Arc::default(),
+        warning: Mutex::new(version::notice()),
+        copying: Mutex::new(Some(copying.boxed())),
+        facts: Mutex::default(),
     })
-}
-
-impl Session {
-    async fn image(&self) -> Result<Part> {
-        let (config, cancel) = (Arc::clone(&self.config), self.cancel.clone());
-        let facts = Arc::clone(&self.facts);
-        let len = self
-            .worker
-            .call(move |reader| {
-                let live = reader.live.take().ok_or_else(no_session)?;
-                let mut copy = TempCopy::make(&config, &live, &cancel)?;
-                *lock(&facts) = connect::facts(&live)?;
-                // The live database is free again from here on.
-                live.close().map_err(|(_, e)| sql("could not close the database")(e))?;
-                let len = copy.open()?;
-                reader.copy = Some(copy);
-                Ok(len)
-            })
-            .await?;
-        let mut metadata = lock(&self.facts).clone();
-        metadata.insert("library".into(), rusqlite::version().into());
-        Ok(Part::Blob(Blob {
-            name: BLOB.into(),
-            len: Some(len),
-            masked: MASKED.to_vec(),
-            metadata,
-            body: body(Arc::clone(&self.worker), self.cancel.clone()),
-        }))
-    }
-}
-
-fn no_session() -> Error {
-    Error::adapter("a session was used after it failed")
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -168,21 +146,24 @@ impl SourceSession for Session {
     }
 
     async fn next(&self, _: &Partition) -> Result<Option<Part>> {
-        let mut step = *lock(&self.next);
-        if let (Step::Warning, None) = (step, version::notice()) {
-            step = Step::Image;
+        if let Some(warning) = lock(&self.warning).take() {
+            return Ok(Some(Part::Notice(warning)));
         }
-        let (part, then) = match step {
-            Step::Warning => (version::notice().map(Part::Notice), Step::Image),
-            Step::Image => (Some(self.image().await?), Step::End),
-            Step::End => (None, Step::End),
-        };
-        *lock(&self.next) = then;
-        Ok(part)
+        let Some(copying) = lock(&self.copying).take() else { return Ok(None) };
+        let Copied { len, facts } = copying.await?;
+        lock(&self.facts).clone_from(&facts);
+        Ok(Some(Part::Blob(Blob {
+            name: BLOB.into(),
+            len: Some(len),
+            masked: MASKED.to_vec(),
+            metadata: facts,
+            body: body(Arc::clone(&self.worker), self.cancel.clone()),
+        })))
     }
 
     async fn close(self: Box<Self>) -> Result<Summary> {
         let config = Arc::clone(&self.config);
+        let cancel = self.cancel.clone();
         let counted = self
             .worker
             .call(move |reader| {
@@ -190,6 +171,9 @@ impl SourceSession for Session {
                 let Some(mut copy) = reader.copy.take() else { return Ok(None) };
                 // Before SQLite opens it.
                 copy.file = None;
+                if cancel.is_cancelled() {
+                    return Ok(None);
+                }
                 catalog::counts(&copy.connect(&config)?).map(Some)
             })
             .await?;

@@ -5,6 +5,7 @@
 //! ```text
 //! .state.db.restore-<id>/
 //!     staged.db        what is to become live
+//!     documents.jsonl  the schema documents that arrived
 //!     blob.json        the image arrived whole
 //!     seal.json        staged.db is complete and checked; its digests
 //!     pre-image.db     the live database as it was
@@ -15,6 +16,7 @@
 
 use std::{
     fs,
+    io::Write,
     ops::Range,
     path::{Path, PathBuf},
 };
@@ -62,6 +64,8 @@ pub(crate) enum PreImage {
     /// A database; `pre-image.db` is a copy.
     Database(Fingerprint),
 }
+
+const DOCUMENTS: &str = "documents.jsonl";
 
 /// The folder of one restore.
 #[derive(Debug, Clone)]
@@ -174,6 +178,27 @@ impl Stage {
 
     pub(crate) fn write_arrived(&self, masked: &[Range<u64>]) -> Result<()> {
         self.write("blob.json", &masked)
+    }
+
+    /// The schema documents that arrived, in their order.
+    pub(crate) fn documents(&self) -> Result<Vec<(String, serde_json::Value)>> {
+        let path = self.folder.join(DOCUMENTS);
+        let failed = |e| self.failed("could not read the state of a restore", e);
+        let text = match fs::read_to_string(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(failed)?,
+        };
+        // A last line without its end is of a document that did not arrive.
+        let lines = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        lines.map(|line| serde_json::from_str(line).map_err(|e| failed(e.into()))).collect()
+    }
+
+    pub(crate) fn add_document(&self, name: &str, document: &serde_json::Value) -> Result<()> {
+        let failed = |e| self.failed("could not record the state of a restore", e);
+        let mut line = serde_json::to_vec(&(name, document)).map_err(|e| failed(e.into()))?;
+        line.push(b'\n');
+        let file = fs::File::options().append(true).create(true).open(self.folder.join(DOCUMENTS));
+        file.and_then(|mut file| file.write_all(&line)).map_err(failed)
     }
 
     pub(crate) fn seal(&self) -> Result<Option<Seal>> {

@@ -50,7 +50,7 @@ impl Staging {
     }
 
     pub(crate) fn begin_blob(&mut self) -> Result<()> {
-        if !matches!(self.incoming, Incoming::Nothing) {
+        if !matches!(self.incoming, Incoming::Nothing) || !self.stage.documents()?.is_empty() {
             return Err(mixed());
         }
         let path = self.stage.staged();
@@ -85,7 +85,7 @@ impl Staging {
 
     fn writer(&mut self) -> Result<&mut Writer> {
         if matches!(self.incoming, Incoming::Nothing) && self.stage.arrived()?.is_none() {
-            let writer = Writer::create(&self.config, &self.stage.staged(), &self.cancel)?;
+            let writer = Writer::open(&self.config, &self.stage, &self.cancel)?;
             self.incoming = Incoming::Rows(Box::new(writer));
         }
         match &mut self.incoming {
@@ -152,9 +152,9 @@ impl Staging {
         let wal_wanted = match (&blob, std::mem::replace(&mut self.incoming, Incoming::Nothing)) {
             (Some(_), _) => None,
             (None, Incoming::Rows(writer)) => Some(writer.finish()?),
-            (None, Incoming::Nothing) if !path.exists() => {
-                // A database without anything: no part came at all.
-                Some(Writer::create(&self.config, &path, &self.cancel)?.finish()?)
+            // Staged by another process; or no part came at all, which is an empty database.
+            (None, Incoming::Nothing) if !path.exists() || !self.stage.documents()?.is_empty() => {
+                Some(Writer::open(&self.config, &self.stage, &self.cancel)?.finish()?)
             }
             (None, _) => {
                 return Err(Error::new(ErrorKind::Corrupt, "a restore was staged only in part")

@@ -10,8 +10,8 @@ use rusqlite::Connection;
 
 use crate::{
     catalog,
-    config::{Config, SIDES},
-    connect::{self, Access},
+    config::Config,
+    connect::{self, Access, SIDES, beside},
     copy::{self, Copy},
     error::sql,
     stage::{Fingerprint, PreImage, Stage, sync_folder},
@@ -245,11 +245,7 @@ pub(crate) fn remove_files(database: &Path) -> Result<()> {
 }
 
 fn sides(database: &Path) -> impl Iterator<Item = PathBuf> {
-    SIDES.iter().map(|suffix| {
-        let mut name = database.to_owned().into_os_string();
-        name.push(suffix);
-        PathBuf::from(name)
-    })
+    SIDES.iter().map(|suffix| beside(database, suffix))
 }
 
 fn move_sides(from: &Path, to: &Path) -> Result<()> {

@@ -8,6 +8,6 @@ mod tables;
 mod value;
 mod write;
 
-pub(crate) use read::tally;
+pub(crate) use read::{describe, tally};
 pub(crate) use session::session;
 pub(crate) use write::Writer;

@@ -1,7 +1,7 @@
 //! Rows as records.
 
 use backup_core::{
-    Cancel, Content, Notice, NoticeKind, Result,
+    Cancel, CollectionDescription, Content, Notice, NoticeKind, Result,
     record::{BatchBuilder, Key, RecordBatch, Tally},
 };
 use rusqlite::{Connection, Row, types::ValueRef};
@@ -163,4 +163,26 @@ pub(crate) fn tally(
         content.collections.insert(table.name, tally);
     }
     Ok(content)
+}
+
+/// The collections that a backup would have.
+pub(crate) fn describe(connection: &Connection) -> Result<Vec<CollectionDescription>> {
+    let count = |table: &Table| -> Result<i64> {
+        if table.document.content != Fill::Records {
+            return Ok(0);
+        }
+        let query = format!("SELECT count(*) FROM {}", quote(&table.name));
+        let failed = |e| sql("could not count the rows of a table")(e).on(&table.name);
+        connection.query_row(&query, [], |row| row.get(0)).map_err(failed)
+    };
+    let one = |name: &str, count: i64| {
+        let mut collection = CollectionDescription::new(name);
+        collection.records = u64::try_from(count).ok();
+        collection
+    };
+    let mut all = vec![one(DATABASE, 0)];
+    for table in tables::read(connection)?.tables {
+        all.push(one(&table.name, count(&table)?));
+    }
+    Ok(all)
 }

@@ -1,6 +1,6 @@
 //! Records as rows: a database made from its schema documents.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use backup_core::{Cancel, Error, ErrorKind, Result, Schema, record::RecordBatch};
 use rusqlite::{Connection, limits::Limit};
@@ -15,15 +15,20 @@ use crate::{
     config::Config,
     connect::{self, Access},
     error::sql,
+    stage::Stage,
     switch::{self, Live},
 };
 
 /// Makes a database out of schemas and records.
 ///
+/// Each part is a transaction of its own, and the documents are kept in the stage: another
+/// process can go on with it.
+///
 /// The documents come out of an archive and are not trusted: each statement may make the one
 /// object that it says, and nothing else.
 pub(crate) struct Writer {
     database: Connection,
+    stage: Stage,
     limit: Duration,
     cancel: Cancel,
     // Of a target in WAL mode, which refuses any other.
@@ -40,13 +45,19 @@ struct Target {
 }
 
 impl Writer {
-    pub(crate) fn create(config: &Config, path: &Path, cancel: &Cancel) -> Result<Self> {
-        switch::remove_files(path)?;
-        let database = config.connect(path, Access::Create)?;
+    /// Opens the staged database, and takes up what an earlier process made.
+    pub(crate) fn open(config: &Config, stage: &Stage, cancel: &Cancel) -> Result<Self> {
+        let earlier = stage.documents()?;
+        let path = stage.staged();
+        if earlier.is_empty() {
+            switch::remove_files(&path)?;
+        }
+        let database = config.connect(&path, Access::Create)?;
         database
             .execute_batch(
-                // A file that fails is thrown away; the finished one is synced as a whole.
-                "PRAGMA synchronous=OFF; PRAGMA journal_mode=MEMORY; \
+                // The journal is for a process that is killed; the finished file is synced
+                // as a whole.
+                "PRAGMA synchronous=OFF; PRAGMA journal_mode=TRUNCATE; \
                  PRAGMA foreign_keys=OFF; PRAGMA ignore_check_constraints=ON;",
             )
             .map_err(sql("could not begin to stage the database"))?;
@@ -55,15 +66,20 @@ impl Writer {
             Live::Database { wal: true, page_size, .. } => Some(page_size),
             _ => None,
         };
-        Ok(Self {
+        let mut writer = Self {
             database,
+            stage: stage.clone(),
             limit: config.check_limit,
             cancel: cancel.clone(),
             page_size,
             settings: None,
             tables: BTreeMap::new(),
             views: Vec::new(),
-        })
+        };
+        for (collection, document) in earlier {
+            writer.table(&collection, &document)?;
+        }
+        Ok(writer)
     }
 
     fn run(&self, text: &str) -> Result<()> {
@@ -80,7 +96,7 @@ impl Writer {
                 .on(&settings.encoding));
         }
         self.run(&format!(
-            "PRAGMA page_size={}; PRAGMA auto_vacuum={}; PRAGMA encoding='{}'; BEGIN; \
+            "PRAGMA page_size={}; PRAGMA auto_vacuum={}; PRAGMA encoding='{}'; \
              PRAGMA user_version={}; PRAGMA application_id={};",
             self.page_size.unwrap_or(settings.page_size),
             settings.auto_vacuum,
@@ -94,13 +110,17 @@ impl Writer {
 
     /// Makes the table of a collection.
     pub(crate) fn schema(&mut self, schema: &Schema) -> Result<()> {
-        let document = Document::read(&schema.collection, &schema.document)?;
+        self.table(&schema.collection, &schema.document)?;
+        self.stage.add_document(&schema.collection, &schema.document)
+    }
+
+    fn table(&mut self, name: &str, document: &serde_json::Value) -> Result<()> {
+        let document = Document::read(name, document)?;
         self.settle(&document.database)?;
         let Some(statement) = &document.sql else {
             self.views.extend(document.views);
             return Ok(());
         };
-        let name = &schema.collection;
         // An index over another table may want that table first.
         if document.content != Fill::Rebuild && document.content != Fill::Nothing {
             self.make("table", name, statement)?;
@@ -113,7 +133,7 @@ impl Writer {
             _ => Vec::new(),
         };
         let insert = insert(name, &columns, &document.key);
-        self.tables.insert(name.clone(), Target { document, columns, insert });
+        self.tables.insert(name.to_owned(), Target { document, columns, insert });
         Ok(())
     }
 
@@ -145,11 +165,20 @@ impl Writer {
             |e| sql("could not make an object of the database")(e).on(format!("{kind} {name}"));
         let cancel = self.cancel.clone();
         let made = connect::limited(&mut self.database, self.limit, &cancel, |database| {
-            database.prepare(statement).and_then(|mut s| s.raw_execute()).map_err(failed)?;
-            database
-                .prepare("SELECT 1 FROM sqlite_master WHERE type = ?1 AND name = ?2 AND sql = ?3")
-                .and_then(|mut s| s.exists([kind, name, statement]))
-                .map_err(failed)
+            let there = || {
+                let query =
+                    "SELECT 1 FROM sqlite_master WHERE type = ?1 AND name = ?2 AND sql = ?3";
+                database.prepare(query).and_then(|mut s| s.exists([kind, name, statement]))
+            };
+            let make = || {
+                // An earlier process may have made it.
+                if there()? {
+                    return Ok(true);
+                }
+                database.prepare(statement)?.raw_execute()?;
+                there()
+            };
+            make().map_err(failed)
         })?;
         if made { Ok(()) } else { Err(hostile()) }
     }
@@ -178,7 +207,9 @@ impl Writer {
             let what = "records came before the schema of their table";
             return Err(Error::new(ErrorKind::Corrupt, what).on(name));
         };
-        let mut statement = self.database.prepare(&target.insert).map_err(failed)?;
+        // All of the batch or nothing, also if this fails half-way.
+        let transaction = self.database.unchecked_transaction().map_err(failed)?;
+        let mut statement = transaction.prepare(&target.insert).map_err(failed)?;
         for record in batch.iter() {
             cancel.check()?;
             let bound = target.bind(record.value_json()).and_then(|mut bound| {
@@ -188,7 +219,8 @@ impl Writer {
             let bound = bound.map_err(|e| e.on(format!("{name}, record {}", record.key_json())))?;
             statement.execute(rusqlite::params_from_iter(bound)).map_err(failed)?;
         }
-        Ok(())
+        drop(statement);
+        transaction.commit().map_err(failed)
     }
 
     /// Makes what stands on the filled tables. Whether the database wants to be in WAL mode.
@@ -196,6 +228,7 @@ impl Writer {
         let defaults =
             Database { encoding: "UTF-8".into(), page_size: 4096, ..Database::default() };
         self.settle(&defaults)?;
+        self.run("BEGIN")?;
         let documents: Vec<_> =
             self.tables.iter().map(|(name, t)| (name.clone(), t.document.clone())).collect();
         for (_, document) in &documents {

@@ -1,5 +1,6 @@
 //! The adapter against real SQLite files.
 
+mod conform;
 mod fixture;
 mod kit;
 mod logical;
