@@ -100,17 +100,18 @@ fn switch(config: &Config, stage: &Stage, kept: Option<PreImage>, cancel: &Cance
     let staged = config.connect(&stage.staged(), Access::Read)?;
     match look(config)? {
         // What an interrupted creation left.
-        Live::Database { pages: 0, .. } if interrupted => {
-            replace(config, &staged, cancel, |_| Ok(()))
+        Live::Database { pages: 0, .. } if interrupted => replace(config, &staged, cancel, None),
+        Live::Database { .. } => {
+            let keep = |live: &Connection| {
+                let pre_image = stage.pre_image();
+                take_copy(config, live, &pre_image, cancel)?;
+                copy::sync(&pre_image)?;
+                let rows = rows_if_keyed(config, live)?;
+                let image = copy::digest(&pre_image)?;
+                stage.write_kept(&PreImage::Database(Fingerprint { image, rows }))
+            };
+            replace(config, &staged, cancel, Some(&keep))
         }
-        Live::Database { .. } => replace(config, &staged, cancel, |live| {
-            let pre_image = stage.pre_image();
-            take_copy(config, live, &pre_image, cancel)?;
-            copy::sync(&pre_image)?;
-            let rows = rows_if_keyed(config, live)?;
-            let image = copy::digest(&pre_image)?;
-            stage.write_kept(&PreImage::Database(Fingerprint { image, rows }))
-        }),
         Live::Absent => {
             if !moved.exists() {
                 stage.write_kept(&PreImage::Absent)?;
@@ -135,7 +136,7 @@ fn create(
     moved: &Path,
     cancel: &Cancel,
 ) -> Result<()> {
-    replace(config, staged, cancel, |_| Ok(())).or_else(|error| {
+    replace(config, staged, cancel, None).or_else(|error| {
         put_back(config, stage, moved)?;
         Err(error)
     })?;
@@ -157,7 +158,7 @@ pub(crate) fn undo(config: &Config, stage: &Stage) -> Result<()> {
                 return Ok(());
             }
             let pre_image = config.connect(&stage.pre_image(), Access::Read)?;
-            replace(config, &pre_image, &Cancel::new(), |_| Ok(()))
+            replace(config, &pre_image, &Cancel::new(), None)
         })(),
     };
     undone.map_err(|error| {
@@ -193,31 +194,41 @@ fn put_back(config: &Config, stage: &Stage, moved: &Path) -> Result<()> {
     config.path.parent().map_or(Ok(()), sync_folder)
 }
 
+type Before<'a> = dyn Fn(&Connection) -> Result<()> + 'a;
+
 // Copies `from` over the live database; all connections to it see the new content at once.
-// `before` runs while nobody else can write.
+// `before` runs while nobody else can write; without it a file that is not there is made with
+// its content or not at all.
 fn replace(
     config: &Config,
     from: &Connection,
     cancel: &Cancel,
-    before: impl FnOnce(&Connection) -> Result<()>,
+    before: Option<&Before<'_>>,
 ) -> Result<()> {
     let mut live = config.connect(&config.path, Access::Create)?;
     let run = |sql_text: &str| {
         live.execute_batch(sql_text).map_err(sql("could not lock the database for the switch"))
     };
     run("PRAGMA synchronous=FULL")?;
-    if connect::is_wal(&live)? {
+    match before {
         // Readers go on reading what was, so another connection can copy it.
-        let reader = config.connect(&config.path, Access::Read)?;
-        let copy = Copy::new(from, &mut live, config.busy_timeout, cancel)?;
-        copy.lock()?;
-        before(&reader)?;
-        copy.run()?;
-    } else {
-        // In this mode a lock outlives its transaction, and the copy may begin under it.
-        run("PRAGMA locking_mode=EXCLUSIVE; BEGIN IMMEDIATE; COMMIT")?;
-        before(&live)?;
-        Copy::new(from, &mut live, config.busy_timeout, cancel)?.run()?;
+        Some(before) if connect::is_wal(&live)? => {
+            let reader = config.connect(&config.path, Access::Read)?;
+            let copy = Copy::new(from, &mut live, config.busy_timeout, cancel)?;
+            copy.lock()?;
+            before(&reader)?;
+            copy.run()?;
+        }
+        before => {
+            if let Some(before) = before {
+                // In exclusive mode a lock outlives its transaction, and the copy may begin
+                // under it. Not before there is one: the waiting itself would keep out the
+                // writer waited for.
+                run("BEGIN IMMEDIATE; PRAGMA locking_mode=EXCLUSIVE; COMMIT")?;
+                before(&live)?;
+            }
+            Copy::new(from, &mut live, config.busy_timeout, cancel)?.run()?;
+        }
     }
     live.close().map_err(|(_, e)| sql("could not close the database")(e))
 }

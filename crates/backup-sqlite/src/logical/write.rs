@@ -178,7 +178,10 @@ impl Writer {
                 database.prepare(statement)?.raw_execute()?;
                 there()
             };
-            make().map_err(failed)
+            make().map_err(|error| match error {
+                rusqlite::Error::MultipleStatement => hostile(),
+                other => failed(other),
+            })
         })?;
         if made { Ok(()) } else { Err(hostile()) }
     }

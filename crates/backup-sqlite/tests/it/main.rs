@@ -1,7 +1,13 @@
 //! The adapter against real SQLite files.
 
+mod busy;
+mod child;
 mod conform;
+mod crash;
+mod faults;
 mod fixture;
 mod kit;
+mod locks;
 mod logical;
 mod native;
+mod writers;
