@@ -62,6 +62,12 @@ impl OutputFile {
         &self.target
     }
 
+    /// The name that it has until then.
+    #[must_use]
+    pub fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
     /// Syncs the file, gives it its name, and syncs the folder.
     ///
     /// # Errors

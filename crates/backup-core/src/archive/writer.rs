@@ -1,6 +1,7 @@
 //! Writing an archive, front to back.
 
 use std::{
+    collections::BTreeMap,
     io::{Read as _, Seek as _, Write},
     ops::Range,
 };
@@ -91,6 +92,15 @@ pub struct ArchiveWriter<W> {
     checksums_size: u64,
     body: Option<Body>,
     config: Vec<String>,
+    stores: BTreeMap<String, StoreSize>,
+}
+
+// What was written of a store.
+#[derive(Default)]
+struct StoreSize {
+    parts: u64,
+    bytes: u64,
+    collections: BTreeMap<String, u64>,
 }
 
 // The part whose content is being written.
@@ -157,6 +167,7 @@ impl<W: Write> ArchiveWriter<W> {
             checksums_size: 0,
             body: None,
             config: Vec::new(),
+            stores: BTreeMap::new(),
         };
         writer.part(PartKind::Preamble {}, &preamble.to_json()?)?;
         Ok(writer)
@@ -351,6 +362,14 @@ impl<W: Write> ArchiveWriter<W> {
         self.part_count += 1;
         self.facts.parts += 1;
         self.facts.bytes += part.size;
+        if let Some(store) = part.kind.store() {
+            let store = slot(&mut self.stores, store);
+            store.parts += 1;
+            store.bytes += part.size;
+            if let Some(collection) = part.kind.collection() {
+                *slot(&mut store.collections, collection) += part.size;
+            }
+        }
         let hashed = match &part.kind {
             PartKind::Entry { entry, .. } => *entry == EntryHead::File,
             kind => *kind != PartKind::Checksums {},
@@ -405,7 +424,8 @@ impl<W: Write> ArchiveWriter<W> {
 
     /// Writes checksums, the last index page, the root and the trailer.
     ///
-    /// Identity, time, codec, names of configurations and the index are filled in.
+    /// Identity, time, codec, names of configurations, the index, and parts and bytes of
+    /// stores and collections are filled in.
     ///
     /// # Errors
     /// A part that was not ended; an output that fails.
@@ -422,6 +442,13 @@ impl<W: Write> ArchiveWriter<W> {
         manifest.created = self.created;
         manifest.codec = self.codec;
         manifest.config = std::mem::take(&mut self.config);
+        for (name, store) in &mut manifest.stores {
+            let size = self.stores.remove(name).unwrap_or_default();
+            (store.parts, store.bytes) = (size.parts, size.bytes);
+            for (name, collection) in &mut store.collections {
+                collection.bytes = size.collections.get(name).copied().unwrap_or_default();
+            }
+        }
         manifest.index = std::mem::take(&mut self.facts);
         let text = manifest.to_json()?;
         if text.len() as u64 > super::reader::MAX_ROOT {
@@ -467,6 +494,14 @@ impl<W> std::fmt::Debug for ArchiveWriter<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ArchiveWriter({})", self.id)
     }
+}
+
+fn slot<'a, T: Default>(map: &'a mut BTreeMap<String, T>, name: &str) -> &'a mut T {
+    // Looked up twice, so that a name is copied once and not for every part.
+    if !map.contains_key(name) {
+        map.insert(name.to_owned(), T::default());
+    }
+    map.get_mut(name).expect("inserted above")
 }
 
 fn json(value: &serde_json::Value) -> Result<Vec<u8>> {

@@ -129,11 +129,14 @@ fn manifest() -> Manifest {
         consistency: Consistency::PerStore,
         stores: map([("state", state), ("vectors", vectors), ("uploads", uploads)]),
         config: vec!["host".into()],
-        notices: vec![Notice {
-            kind: NoticeKind::StoreMissing,
-            collection: String::new(),
-            subject: "uploads".into(),
-            detail: "the folder does not exist".into(),
+        notices: vec![StoreNotice {
+            store: "uploads".into(),
+            notice: Notice {
+                kind: NoticeKind::StoreMissing,
+                collection: String::new(),
+                subject: "uploads".into(),
+                detail: "the folder does not exist".into(),
+            },
         }],
         notice_count: 1,
         statistics: map([("entities", 52)]),

@@ -75,7 +75,7 @@ pub struct Manifest {
     pub config: Vec<String>,
     /// What did not go as it should: the first thousand.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub notices: Vec<Notice>,
+    pub notices: Vec<StoreNotice>,
     /// How many notices there were in all.
     #[serde(default)]
     pub notice_count: u64,
@@ -90,6 +90,17 @@ pub struct Manifest {
     /// Members that this version does not know.
     #[serde(flatten)]
     pub extra: Metadata,
+}
+
+/// A [`Notice`] and the store that it is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreNotice {
+    /// The store; empty where it is about the backup as a whole.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub store: String,
+    /// What happened.
+    #[serde(flatten)]
+    pub notice: Notice,
 }
 
 /// A program and its version.
