@@ -2,28 +2,46 @@
 
 mod adapter;
 pub mod archive;
+mod backup;
 mod cancel;
+mod catalog;
 mod clock;
 mod error;
+mod event;
+mod journal;
 pub mod manifest;
 mod memory;
 mod part;
+mod pipe;
+mod quiesce;
 pub mod record;
+mod redact;
+mod restore;
 mod sink;
 mod source;
+mod stores;
 mod worker;
 
 pub use adapter::{Adapter, Capabilities, CollectionDescription, Description};
+pub use backup::{BackupOptions, BackupReport, LivePolicy, Outcome};
 pub use cancel::Cancel;
+pub use catalog::{Catalog, CatalogEntry, CatalogLock, Listing};
 pub use clock::{ArchiveId, Clock, FixedClock, SystemClock, Timestamp};
 pub use error::{Error, ErrorKind, Result};
+pub use event::{Event, Observer};
+pub use journal::RestoreStep;
 pub use memory::{MemorySnapshot, MemoryStore, Step};
 pub use part::{
     Blob, BlobContent, ByteStream, CollectionEnd, Content, EntryFacts, EntryKind, EntryPath,
     FileEntry, Metadata, Notice, NoticeKind, Part, Schema, byte_stream,
 };
+pub use quiesce::{Pause, Quiesce};
+pub use restore::{
+    PlannedArchive, PlannedStore, RestoreOptions, RestorePlan, RestoreReport, RestoredStore,
+};
 pub use sink::{Prepared, Reattached, Sink, SinkSession, StagePlan, StageToken, Switch, WriteMode};
 pub use source::{Partition, PinRequest, Pinned, Source, SourceSession, Summary};
+pub use stores::Stores;
 pub use worker::Worker;
 
 pub use async_trait::async_trait;

@@ -1,12 +1,13 @@
 //! A thread of its own for a client that blocks.
 
 use std::{
+    any::Any,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Mutex, mpsc},
     thread,
 };
 
-use futures::channel::oneshot;
+use futures::{FutureExt, channel::oneshot};
 
 use crate::error::{Error, ErrorKind, Result};
 
@@ -79,14 +80,7 @@ impl<S: 'static> Worker<S> {
         let (answer, result) = oneshot::channel();
         let job: Job<S> = Box::new(move |state| {
             let outcome = catch_unwind(AssertUnwindSafe(|| job(state)));
-            let _ = answer.send(outcome.unwrap_or_else(|panic| {
-                let text = panic
-                    .downcast_ref::<&str>()
-                    .map(|s| (*s).to_owned())
-                    .or_else(|| panic.downcast_ref::<String>().cloned())
-                    .unwrap_or_default();
-                Err(Error::adapter(format!("an adapter panicked: {text}")))
-            }));
+            let _ = answer.send(outcome.unwrap_or_else(|panic| Err(panicked(&*panic))));
         });
         let sent = self.jobs.lock().is_ok_and(|jobs| jobs.send(job).is_ok());
         let name = self.name.clone();
@@ -94,6 +88,24 @@ impl<S: 'static> Worker<S> {
             let gone = || Error::new(ErrorKind::Adapter, "a worker thread is gone").on(name);
             if sent { result.await.map_err(|_| gone())? } else { Err(gone()) }
         }
+    }
+}
+
+/// What became of a call into an adapter that panicked.
+pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Error {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or_default();
+    Error::adapter(format!("an adapter panicked: {text}"))
+}
+
+/// Calls into the adapter of `store`: its errors name the store, its panics are errors.
+pub(crate) async fn guarded<T>(store: &str, call: impl Future<Output = Result<T>>) -> Result<T> {
+    match AssertUnwindSafe(call).catch_unwind().await {
+        Ok(result) => result.map_err(|error| error.on(store)),
+        Err(panic) => Err(panicked(&*panic).on(store)),
     }
 }
 

@@ -1,0 +1,345 @@
+//! What a restore has done so far, written down and synced before each step.
+//!
+//! A journal is a file of lines, `<crc32> <json>`, that only grows. The first line says what
+//! is going to be restored and holds every sink's token; each of the others is the step that
+//! begins. A line that was cut by a crash is the last one and says nothing: its step had not
+//! begun. A lock file beside it, which stays there, keeps two restores apart; the system
+//! lets go of it when a process dies.
+
+use std::{
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    clock::{ArchiveId, Timestamp},
+    error::{Error, ErrorKind, Result},
+    part::Content,
+    sink::{StageToken, Switch},
+};
+
+const NAME: &str = "restore.journal";
+const LOCK: &str = "restore.lock";
+const MAX_BYTES: u64 = 1 << 30;
+
+/// What a restore writes down before it does it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum RestoreStep {
+    /// Everything from the archive is in staging areas; it is read back next.
+    Staged,
+    /// The staging areas hold what they should.
+    Verified,
+    /// A store is switched next.
+    Committing {
+        /// The store.
+        store: String,
+    },
+    /// All stores are switched; their live content is read back next.
+    Committed,
+    /// Live content is what it should be; earlier content is dropped next.
+    Finishing,
+    /// The restore is taken back.
+    Undoing,
+    /// Nothing is left to do.
+    Finished,
+}
+
+/// The first line of a journal.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Header {
+    pub(crate) journal: u32,
+    pub(crate) restore_id: String,
+    pub(crate) archive: ArchiveId,
+    pub(crate) started: Timestamp,
+    // In the order in which they switch.
+    pub(crate) stores: Vec<Member>,
+}
+
+/// One store of a restore.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Member {
+    pub(crate) name: String,
+    pub(crate) switch: Switch,
+    pub(crate) token: StageToken,
+    pub(crate) expected: Content,
+}
+
+/// A journal under way. Dropping it leaves it for `resume`.
+pub(crate) struct Journal {
+    file: File,
+    path: PathBuf,
+    last: Option<RestoreStep>,
+    _lock: File,
+}
+
+impl Journal {
+    /// The files that a restore keeps in `dir`.
+    pub(crate) fn files(dir: &Path) -> [PathBuf; 2] {
+        [dir.join(NAME), dir.join(LOCK)]
+    }
+
+    /// Begins a restore.
+    pub(crate) fn create(dir: &Path, header: &Header) -> Result<Self> {
+        let lock = lock(dir)?;
+        let path = dir.join(NAME);
+        match read(&path)? {
+            Found::Nothing => {}
+            Found::Done => fs::remove_file(&path).map_err(|e| failed(e, &path))?,
+            Found::Unfinished { header, .. } => {
+                return Err(Error::new(
+                    ErrorKind::Unfinished,
+                    format!("restore {} has not come to its end", header.restore_id),
+                )
+                .on(path.display())
+                .advise("call resume with the journal's folder, then restore again"));
+            }
+        }
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|e| failed(e, &path))?;
+        let mut journal = Self { file, path, last: None, _lock: lock };
+        let written = journal.append(header).and_then(|()| sync_dir(dir));
+        if written.is_err() {
+            // Nothing has been done, so there is nothing to remember.
+            let _ = fs::remove_file(&journal.path);
+        }
+        written.map(|()| journal)
+    }
+
+    /// Takes up a restore that was interrupted; `None` where there is none.
+    pub(crate) fn open(dir: &Path) -> Result<Option<(Self, Header)>> {
+        if !dir.join(NAME).exists() {
+            return Ok(None);
+        }
+        let lock = lock(dir)?;
+        let path = dir.join(NAME);
+        match read(&path)? {
+            Found::Nothing => Ok(None),
+            Found::Done => {
+                fs::remove_file(&path).map_err(|e| failed(e, &path))?;
+                sync_dir(dir)?;
+                Ok(None)
+            }
+            Found::Unfinished { header, last, len } => {
+                let mut file =
+                    OpenOptions::new().write(true).open(&path).map_err(|e| failed(e, &path))?;
+                // A cut line goes, or what follows would be read as a part of it.
+                file.set_len(len)
+                    .and_then(|()| file.seek(SeekFrom::End(0)).map(drop))
+                    .and_then(|()| file.sync_all())
+                    .map_err(|e| failed(e, &path))?;
+                Ok(Some((Self { file, path, last, _lock: lock }, header)))
+            }
+        }
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The latest step.
+    pub(crate) fn last(&self) -> Option<&RestoreStep> {
+        self.last.as_ref()
+    }
+
+    /// Writes a step down; it may begin when this returns.
+    pub(crate) fn record(&mut self, step: RestoreStep) -> Result<()> {
+        self.append(&step)?;
+        self.last = Some(step);
+        Ok(())
+    }
+
+    /// Ends a restore.
+    pub(crate) fn remove(&mut self) -> Result<()> {
+        self.record(RestoreStep::Finished)?;
+        fs::remove_file(&self.path).map_err(|e| failed(e, &self.path))?;
+        self.path.parent().map_or(Ok(()), sync_dir)
+    }
+
+    fn append(&mut self, value: &impl Serialize) -> Result<()> {
+        let json = serde_json::to_string(value).map_err(|e| {
+            Error::adapter("a stage token holds what JSON cannot")
+                .on(self.path.display())
+                .because(e)
+        })?;
+        let line = format!("{:08x} {json}\n", crc32fast::hash(json.as_bytes()));
+        // One call, so that a crash cuts at most this line.
+        self.file
+            .write_all(line.as_bytes())
+            .and_then(|()| self.file.sync_all())
+            .map_err(|e| failed(e, &self.path))
+    }
+}
+
+enum Found {
+    Nothing,
+    Done,
+    Unfinished { header: Header, last: Option<RestoreStep>, len: u64 },
+}
+
+fn read(path: &Path) -> Result<Found> {
+    let mut text = Vec::new();
+    match File::open(path) {
+        Ok(file) => file.take(MAX_BYTES).read_to_end(&mut text).map_err(|e| failed(e, path))?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(e) => return Err(failed(e, path)),
+    };
+    let mut lines = Vec::new();
+    let mut len = 0;
+    for line in text.split_inclusive(|b| *b == b'\n') {
+        match checked(line) {
+            Some(json) => lines.push(json),
+            // Cut by a crash: only the last line can be.
+            None if !line.ends_with(b"\n") => break,
+            None => return Err(damaged(path)),
+        }
+        len += line.len();
+    }
+    // Not even the first line was finished: nothing had begun.
+    let Some((header, steps)) = lines.split_first() else { return Ok(Found::Done) };
+    let header: Header = serde_json::from_slice(header).map_err(|e| damaged(path).because(e))?;
+    if header.journal != 1 {
+        let what = format!("the journal has version {}, this build reads 1", header.journal);
+        return Err(Error::new(ErrorKind::UnknownVersion, what).on(path.display()));
+    }
+    let last = match steps.last() {
+        Some(step) => Some(serde_json::from_slice(step).map_err(|e| damaged(path).because(e))?),
+        None => None,
+    };
+    if last == Some(RestoreStep::Finished) {
+        return Ok(Found::Done);
+    }
+    Ok(Found::Unfinished { header, last, len: len as u64 })
+}
+
+// The JSON of a line whose checksum is right.
+fn checked(line: &[u8]) -> Option<&[u8]> {
+    let line = line.strip_suffix(b"\n")?;
+    let (crc, json) = (line.get(..8)?, line.get(9..)?);
+    let crc = u32::from_str_radix(std::str::from_utf8(crc).ok()?, 16).ok()?;
+    (line[8] == b' ' && crc == crc32fast::hash(json)).then_some(json)
+}
+
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join(LOCK);
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|e| failed(e, &path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(Error::new(ErrorKind::Locked, "another restore is under way").on(path.display()))
+        }
+        Err(TryLockError::Error(e)) => Err(failed(e, &path)),
+    }
+}
+
+fn sync_dir(dir: &Path) -> Result<()> {
+    // Elsewhere a folder cannot be opened as a file, and needs no sync.
+    if cfg!(unix) {
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| failed(e, dir))?;
+    }
+    Ok(())
+}
+
+fn failed(cause: std::io::Error, path: &Path) -> Error {
+    Error::io("the restore's journal could not be read or written", cause).on(path.display())
+}
+
+fn damaged(path: &Path) -> Error {
+    Error::new(ErrorKind::RepairNeeded, "the restore's journal is damaged")
+        .on(path.display())
+        .advise("keep it: it names what the restore had staged in each store")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            journal: 1,
+            restore_id: "r1".into(),
+            archive: ArchiveId::from_bytes([7; 16]),
+            started: Timestamp::from_micros(0),
+            stores: Vec::new(),
+        }
+    }
+
+    fn last(dir: &Path) -> Option<RestoreStep> {
+        let (journal, found) = Journal::open(dir).unwrap().unwrap();
+        assert_eq!(found, header());
+        journal.last().cloned()
+    }
+
+    #[test]
+    fn a_line_that_was_cut_anywhere_says_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(dir.path(), &header()).unwrap();
+        journal.record(RestoreStep::Staged).unwrap();
+        let path = journal.path().to_owned();
+        let before = fs::read(&path).unwrap().len();
+        journal.record(RestoreStep::Committing { store: "a".into() }).unwrap();
+        drop(journal);
+        let whole = fs::read(&path).unwrap();
+        for cut in before..whole.len() {
+            fs::write(&path, &whole[..cut]).unwrap();
+            assert_eq!(last(dir.path()), Some(RestoreStep::Staged), "cut at {cut}");
+            assert_eq!(fs::read(&path).unwrap().len(), before);
+        }
+        // What is written after a cut line is read.
+        fs::write(&path, &whole[..whole.len() - 3]).unwrap();
+        let (mut journal, _) = Journal::open(dir.path()).unwrap().unwrap();
+        journal.record(RestoreStep::Undoing).unwrap();
+        drop(journal);
+        assert_eq!(last(dir.path()), Some(RestoreStep::Undoing));
+        // Without a whole first line nothing had begun.
+        fs::write(&path, &whole[..20]).unwrap();
+        assert!(Journal::open(dir.path()).unwrap().is_none());
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn damage_before_the_end_is_never_guessed_at() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::create(dir.path(), &header()).unwrap();
+        journal.record(RestoreStep::Staged).unwrap();
+        let path = journal.path().to_owned();
+        drop(journal);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[12] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let error = Journal::open(dir.path()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::RepairNeeded);
+        let error = Journal::create(dir.path(), &header()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::RepairNeeded);
+    }
+
+    #[test]
+    fn one_restore_at_a_time_and_none_over_an_unfinished_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::create(dir.path(), &header()).unwrap();
+        let error = Journal::create(dir.path(), &header()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Locked);
+        assert_eq!(Journal::open(dir.path()).err().unwrap().kind(), ErrorKind::Locked);
+        drop(journal);
+        let error = Journal::create(dir.path(), &header()).err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Unfinished);
+        let (mut journal, _) = Journal::open(dir.path()).unwrap().unwrap();
+        journal.remove().unwrap();
+        drop(journal);
+        assert!(Journal::open(dir.path()).unwrap().is_none());
+        Journal::create(dir.path(), &header()).unwrap();
+    }
+}

@@ -1,0 +1,133 @@
+//! Restoring: plan, stage, verify, switch, verify again, finish; or take everything back.
+
+mod compare;
+mod plan;
+mod prepare;
+mod report;
+mod resume;
+mod run;
+mod stage;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use futures::StreamExt as _;
+
+use self::stage::Parts;
+pub use self::{
+    plan::{PlannedArchive, PlannedStore, RestorePlan},
+    report::{RestoreReport, RestoredStore},
+};
+use crate::{archive::Archive, cancel::Cancel, error::Result, manifest::Manifest, stores::Stores};
+
+/// What to restore, and how.
+#[derive(Debug, Clone, Default)]
+pub struct RestoreOptions {
+    stores: Option<Vec<String>>,
+    journal_dir: Option<PathBuf>,
+    other_application: bool,
+    cancel: Cancel,
+}
+
+impl RestoreOptions {
+    /// Everything that the archive holds, with the journal beside the archive.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only these stores.
+    #[must_use]
+    pub fn stores<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.stores = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// The folder of the journal and its lock. It must be on a disk that survives a crash.
+    /// All restores into the same stores should use the same folder, since the lock there
+    /// keeps them apart. By default the folder of the archive.
+    #[must_use]
+    pub fn journal_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.journal_dir = Some(dir.into());
+        self
+    }
+
+    /// Allows an archive of an application with another name.
+    #[must_use]
+    pub fn allow_other_application(mut self, allow: bool) -> Self {
+        self.other_application = allow;
+        self
+    }
+
+    /// Stops the restore when asked to, and takes it back. Once every store is switched and
+    /// proved, it is too late.
+    #[must_use]
+    pub fn cancel(mut self, cancel: &Cancel) -> Self {
+        self.cancel = cancel.clone();
+        self
+    }
+}
+
+type Open = Box<dyn Fn(&[String], &Cancel) -> Result<Parts> + Send + Sync>;
+
+/// Where parts come from: an archive, and in tests anything else.
+pub(crate) struct Origin {
+    pub(crate) manifest: Arc<Manifest>,
+    pub(crate) path: Option<PathBuf>,
+    pub(crate) open: Open,
+}
+
+impl Origin {
+    fn of(archive: &Archive) -> Self {
+        let source = archive.clone();
+        Self {
+            manifest: Arc::new(archive.manifest().clone()),
+            path: archive.path().map(Path::to_owned),
+            open: Box::new(move |stores, cancel| Ok(source.stream(stores, cancel)?.boxed())),
+        }
+    }
+}
+
+impl Stores {
+    /// Plans to restore everything in `archive`; see
+    /// [`plan_restore_with`](Self::plan_restore_with).
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn plan_restore(&self, archive: &Archive) -> Result<RestorePlan> {
+        self.plan_restore_with(archive, &RestoreOptions::new()).await
+    }
+
+    /// Plans a restore: reads the archive's manifest, checks that every store can take what
+    /// it would be given, and touches nothing.
+    ///
+    /// # Errors
+    /// A store that is not registered, or of another kind; another application's archive; a
+    /// store that cannot be restored now.
+    pub async fn plan_restore_with(
+        &self,
+        archive: &Archive,
+        options: &RestoreOptions,
+    ) -> Result<RestorePlan> {
+        prepare::plan(self, Origin::of(archive), options).await
+    }
+
+    /// Brings a restore that was interrupted to its end: forward where every store had
+    /// been staged and proved and the switch had begun, else back. `None` where there is
+    /// nothing to resume in `journal_dir`.
+    ///
+    /// The same stores must be registered under the same names. It may be called again
+    /// after any failure, in any process.
+    ///
+    /// # Errors
+    /// [`RepairNeeded`](crate::ErrorKind::RepairNeeded) where a store's content is neither
+    /// the old nor the new; [`Locked`](crate::ErrorKind::Locked) where a restore is under
+    /// way; a store that does not answer. The journal then stays.
+    pub async fn resume(&self, journal_dir: impl AsRef<Path>) -> Result<Option<RestoreReport>> {
+        resume::resume(self, journal_dir.as_ref()).await
+    }
+}

@@ -1,0 +1,246 @@
+//! What a restore is going to do, shown before it is done.
+
+use std::{fmt, path::PathBuf, sync::Arc};
+
+use serde::Serialize;
+
+use super::{
+    Origin,
+    report::RestoreReport,
+    run::{Run, Seat},
+};
+use crate::{
+    cancel::Cancel,
+    clock::{ArchiveId, Clock, Timestamp},
+    error::Result,
+    event::Event,
+    journal::{Header, Journal, Member},
+    manifest::{Application, Consistency},
+    quiesce::Pauser,
+    sink::{Sink, Switch, WriteMode},
+};
+
+/// What a restore is going to do. Making it touches no store; printing it is the dry-run.
+///
+/// It is serialisable, so that a command line, a REST answer and a dashboard show the same.
+#[derive(Serialize)]
+pub struct RestorePlan {
+    pub(super) restore_id: String,
+    pub(super) archive: PlannedArchive,
+    pub(super) stores: Vec<PlannedStore>,
+    pub(super) notes: Vec<String>,
+    pub(super) warnings: Vec<String>,
+    pub(super) journal_dir: PathBuf,
+    #[serde(skip)]
+    pub(super) work: Work,
+}
+
+// What executing takes.
+pub(super) struct Work {
+    pub(super) origin: Origin,
+    // Store by store, as in the plan.
+    pub(super) members: Vec<(Member, Arc<dyn Sink>)>,
+    pub(super) pauser: Pauser,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) cancel: Cancel,
+}
+
+/// The archive of a [`RestorePlan`].
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct PlannedArchive {
+    /// Where it is, if it is a file.
+    pub path: Option<PathBuf>,
+    /// Its identity.
+    pub id: ArchiveId,
+    /// When the backup began.
+    pub created: Timestamp,
+    /// Whose data it is.
+    pub application: Application,
+    /// What the user said of it.
+    pub description: Option<String>,
+    /// Whether something is missing in it or in doubt.
+    pub partial: bool,
+    /// Whether all of its stores show one moment.
+    pub consistency: Consistency,
+}
+
+/// One store of a [`RestorePlan`]; they stand in the order in which they switch.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct PlannedStore {
+    /// Its name.
+    pub name: String,
+    /// The kind of adapter.
+    pub kind: String,
+    /// Replaced, or added to.
+    pub mode: WriteMode,
+    /// How the switch happens.
+    pub switch: Switch,
+    /// Whether readers see the old content or the new and never a mixture.
+    pub atomic: bool,
+    /// Number of collections.
+    pub collections: u64,
+    /// Number of records and entries.
+    pub records: u64,
+    /// Number of native files.
+    pub native_files: u64,
+    /// Bytes of the parts, uncompressed.
+    pub bytes: u64,
+    /// From the adapter: what will be replaced, what to expect.
+    pub notes: Vec<String>,
+}
+
+impl RestorePlan {
+    /// The restore's identity.
+    #[must_use]
+    pub fn restore_id(&self) -> &str {
+        &self.restore_id
+    }
+
+    /// The archive.
+    #[must_use]
+    pub fn archive(&self) -> &PlannedArchive {
+        &self.archive
+    }
+
+    /// The stores, in the order in which they will switch.
+    #[must_use]
+    pub fn stores(&self) -> &[PlannedStore] {
+        &self.stores
+    }
+
+    /// What the user should weigh before going on.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// The folder of the journal: what [`resume`](crate::Stores::resume) takes after a crash.
+    #[must_use]
+    pub fn journal_dir(&self) -> &std::path::Path {
+        &self.journal_dir
+    }
+
+    /// Restores: stages everything, verifies everything, switches every store and verifies
+    /// again; or takes everything back.
+    ///
+    /// Dropping the future stops it like a crash: some stores may have switched and others
+    /// not, and the journal stays for [`resume`](crate::Stores::resume). To stop it cleanly,
+    /// use the [token](crate::RestoreOptions::cancel).
+    ///
+    /// # Errors
+    /// With [`RepairNeeded`](crate::ErrorKind::RepairNeeded), a store could be brought neither
+    /// forward nor back, and the journal stays. With
+    /// [`Unfinished`](crate::ErrorKind::Unfinished) or [`Locked`](crate::ErrorKind::Locked),
+    /// another restore comes first. With any other kind, live content is as before.
+    pub async fn execute(self) -> Result<RestoreReport> {
+        let Work { origin, members, pauser, clock, cancel } = self.work;
+        cancel.check()?;
+        let names: Vec<_> = self.stores.iter().map(|store| store.name.clone()).collect();
+        let header = Header {
+            journal: 1,
+            restore_id: self.restore_id.clone(),
+            archive: self.archive.id,
+            started: clock.now(),
+            stores: members.iter().map(|(member, _)| member.clone()).collect(),
+        };
+        let journal = Journal::create(&self.journal_dir, &header)?;
+        pauser.watch.tell(Event::RestoreStarted {
+            restore_id: self.restore_id.clone(),
+            stores: names.clone(),
+        });
+        let mut run = Run {
+            restore_id: self.restore_id,
+            archive: self.archive.id,
+            seats: members.into_iter().map(|(member, sink)| Seat::new(member, sink)).collect(),
+            journal,
+            pauser,
+            lease: None,
+            cancel,
+            warnings: Vec::new(),
+        };
+        let total = self.stores.iter().map(|store| store.bytes).sum();
+        let outcome = run.forward((origin.open)(&names, &run.cancel), total).await;
+        let cause = match outcome {
+            Ok(report) => return Ok(report),
+            Err(cause) => cause,
+        };
+        let left = match run.take_back().await {
+            Ok(left) => left,
+            Err(repair) => return Err(repair.because(cause)),
+        };
+        run.report(false, Default::default());
+        let advice = match left.first() {
+            None => format!("live content is as before; {}", cause.advice()),
+            Some(error) => format!(
+                "live content is as before; something is left behind until resume is called: \
+                 {error}"
+            ),
+        };
+        Err(cause.advise(advice))
+    }
+}
+
+impl fmt::Display for RestorePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let PlannedArchive { path, id, created, application, description, .. } = &self.archive;
+        writeln!(f, "Restore {} {}", application.name, application.version)?;
+        writeln!(f, "  from backup {id} of {created}")?;
+        if let Some(path) = path {
+            writeln!(f, "  in {}", path.display())?;
+        }
+        if let Some(description) = description {
+            writeln!(f, "  \"{}\"", description.escape_debug())?;
+        }
+        writeln!(f, "Stores, in the order in which they switch:")?;
+        let width = self.stores.iter().map(|store| store.name.len()).max().unwrap_or(0);
+        for (i, store) in self.stores.iter().enumerate() {
+            let PlannedStore { name, kind, collections, records, native_files, .. } = store;
+            let mode = match store.mode {
+                WriteMode::Replace => "replaced",
+                WriteMode::Merge => "added to",
+            };
+            write!(f, "  {}. {name:width$}  {kind}, {mode}: ", i + 1)?;
+            write!(f, "{} in {}", count(*records, "record"), count(*collections, "collection"))?;
+            if *native_files > 0 {
+                write!(f, ", {}", count(*native_files, "native file"))?;
+            }
+            writeln!(f, ", {}", size(store.bytes))?;
+            let switch = match store.switch {
+                Switch::Stepwise => "step by step: readers may see a mixture meanwhile",
+                Switch::AtomicCopy => "at one moment, after a copy that takes time",
+                Switch::AtomicPointer => "at one moment, at once",
+            };
+            writeln!(f, "     switches {switch}")?;
+            store.notes.iter().try_for_each(|note| writeln!(f, "     note: {note}"))?;
+        }
+        self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
+        self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
+        write!(f, "Nothing has been changed. Journal: {}", self.journal_dir.display())
+    }
+}
+
+impl fmt::Debug for RestorePlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RestorePlan({})", self.restore_id)
+    }
+}
+
+fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    if bytes < 1024 {
+        return count(bytes, "byte");
+    }
+    let mut value = bytes as f64 / 1024.0;
+    let mut unit = 0;
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    format!("{value:.1} {}", UNITS[unit])
+}
