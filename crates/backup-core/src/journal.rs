@@ -15,6 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    archive::sync_parent,
     clock::{ArchiveId, Timestamp},
     error::{Error, ErrorKind, Result},
     part::Content,
@@ -83,6 +84,16 @@ impl Journal {
         [dir.join(NAME), dir.join(LOCK)]
     }
 
+    /// An error where a restore in `dir` is under way or has not come to its end: the stores
+    /// may hold a mixture.
+    pub(crate) fn none_pending(dir: &Path) -> Result<()> {
+        let path = dir.join(NAME);
+        if path.exists() {
+            return Err(unfinished("a restore has not come to its end", &path));
+        }
+        Ok(())
+    }
+
     /// Begins a restore.
     pub(crate) fn create(dir: &Path, header: &Header) -> Result<Self> {
         let lock = lock(dir)?;
@@ -91,12 +102,8 @@ impl Journal {
             Found::Nothing => {}
             Found::Done => fs::remove_file(&path).map_err(|e| failed(e, &path))?,
             Found::Unfinished { header, .. } => {
-                return Err(Error::new(
-                    ErrorKind::Unfinished,
-                    format!("restore {} has not come to its end", header.restore_id),
-                )
-                .on(path.display())
-                .advise("call resume with the journal's folder, then restore again"));
+                let what = format!("restore {} has not come to its end", header.restore_id);
+                return Err(unfinished(&what, &path));
             }
         }
         let file = OpenOptions::new()
@@ -105,7 +112,7 @@ impl Journal {
             .open(&path)
             .map_err(|e| failed(e, &path))?;
         let mut journal = Self { file, path, last: None, _lock: lock };
-        let written = journal.append(header).and_then(|()| sync_dir(dir));
+        let written = journal.append(header).and_then(|()| sync_parent(&journal.path));
         if written.is_err() {
             // Nothing has been done, so there is nothing to remember.
             let _ = fs::remove_file(&journal.path);
@@ -124,7 +131,7 @@ impl Journal {
             Found::Nothing => Ok(None),
             Found::Done => {
                 fs::remove_file(&path).map_err(|e| failed(e, &path))?;
-                sync_dir(dir)?;
+                sync_parent(&path)?;
                 Ok(None)
             }
             Found::Unfinished { header, last, len } => {
@@ -161,7 +168,7 @@ impl Journal {
     pub(crate) fn remove(&mut self) -> Result<()> {
         self.record(RestoreStep::Finished)?;
         fs::remove_file(&self.path).map_err(|e| failed(e, &self.path))?;
-        self.path.parent().map_or(Ok(()), sync_dir)
+        sync_parent(&self.path)
     }
 
     fn append(&mut self, value: &impl Serialize) -> Result<()> {
@@ -245,16 +252,14 @@ fn lock(dir: &Path) -> Result<File> {
     }
 }
 
-fn sync_dir(dir: &Path) -> Result<()> {
-    // Elsewhere a folder cannot be opened as a file, and needs no sync.
-    if cfg!(unix) {
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(|e| failed(e, dir))?;
-    }
-    Ok(())
-}
-
 fn failed(cause: std::io::Error, path: &Path) -> Error {
     Error::io("the restore's journal could not be read or written", cause).on(path.display())
+}
+
+fn unfinished(what: &str, path: &Path) -> Error {
+    Error::new(ErrorKind::Unfinished, what)
+        .on(path.display())
+        .advise("call resume with the journal's folder, then try again")
 }
 
 fn damaged(path: &Path) -> Error {

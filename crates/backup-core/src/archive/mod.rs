@@ -41,6 +41,7 @@ pub use entry::{EntryHead, PartEntry, PartKind, VectorRole};
 
 pub use extract::ExtractReport;
 pub use output::OutputFile;
+pub(crate) use output::sync_parent;
 pub use read_at::ReadAt;
 pub use reader::{Archive, Entries, Limits};
 

@@ -33,6 +33,7 @@ use crate::{
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
     event::Event,
+    journal::Journal,
     manifest::{Manifest, Preamble, StoreConsistency, StoreManifest, SystemInfo, TimeWindow},
     part::{Notice, NoticeKind},
     pipe::pipe,
@@ -58,13 +59,15 @@ impl Stores {
     ///
     /// # Errors
     /// As [`backup_to_file`](Self::backup_to_file); [`Locked`](ErrorKind::Locked) where
-    /// another backup into the catalog is under way.
+    /// another backup into the catalog is under way; [`Unfinished`](ErrorKind::Unfinished)
+    /// where a restore from the catalog has not come to its end.
     pub async fn backup_with(
         &self,
         catalog: &Catalog,
         options: &BackupOptions,
     ) -> Result<BackupReport> {
         let _lock = catalog.lock()?;
+        Journal::none_pending(catalog.dir())?;
         let run = Run::new(self, options, Some(catalog.dir().to_owned()))?;
         let Preamble { id, created, .. } = run.preamble;
         let name = &self.application.name;

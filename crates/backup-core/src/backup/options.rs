@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use serde::Serialize;
+
 use crate::{
     archive::WriterOptions,
     cancel::Cancel,
@@ -159,7 +161,7 @@ impl BackupOptions {
 }
 
 /// A finished backup.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct BackupReport {
     /// The file, if it is one.
@@ -177,7 +179,8 @@ pub struct BackupReport {
 }
 
 /// Whether everything that was asked for is in a backup.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// It is.
     Complete,

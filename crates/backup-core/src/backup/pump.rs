@@ -105,7 +105,8 @@ impl<'a> Pump<'_> {
             };
             let Some(part) = part else {
                 in_vain = 0;
-                self.lane_end(&lane, open.iter().chain(&lanes)).await?;
+                let last = !open.iter().chain(&lanes).any(|other| other.store == lane.store);
+                self.lane_end(lane, last).await?;
                 continue;
             };
             let early = needs_schema(&part)
@@ -147,15 +148,7 @@ impl<'a> Pump<'_> {
         self.cancel.check()
     }
 
-    async fn lane_end<'b>(
-        &mut self,
-        lane: &Lane<'a>,
-        mut others: impl Iterator<Item = &'b Lane<'a>>,
-    ) -> Result<()>
-    where
-        'a: 'b,
-    {
-        let last = !others.any(|other| other.store == lane.store);
+    async fn lane_end(&mut self, lane: Lane<'a>, last: bool) -> Result<()> {
         if last {
             self.ends[lane.store] = self.clock.now();
             self.watch.tell(Event::StoreRead { store: lane.name.to_owned() });

@@ -748,3 +748,33 @@ fn a_cancellation_is_heard_within_an_endless_body() {
     assert_eq!(error.kind(), ErrorKind::Cancelled);
     assert!(names(dir.path()).is_empty());
 }
+
+#[test]
+fn a_half_restored_memory_is_not_backed_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = Catalog::open(dir.path()).unwrap();
+    let (stores, a, _) = two();
+    block_on(stores.backup(&catalog)).unwrap();
+    a.fail_at(Step::Finish, 1, ErrorKind::Busy);
+    let archive = catalog.latest().unwrap();
+    block_on(async { stores.plan_restore(&archive).await?.execute().await }).unwrap();
+    assert_eq!(block_on(stores.backup(&catalog)).unwrap_err().kind(), ErrorKind::Unfinished);
+    block_on(stores.resume(dir.path())).unwrap();
+    block_on(stores.backup(&catalog)).unwrap();
+}
+
+#[test]
+fn every_run_can_move_between_threads() {
+    fn sends<T: Send>(_: T) {}
+    let dir = tempfile::tempdir().unwrap();
+    let catalog = Catalog::open(dir.path()).unwrap();
+    let (stores, ..) = two();
+    let options = BackupOptions::new();
+    sends(stores.backup(&catalog));
+    sends(stores.backup_to_writer(futures::io::sink(), &options));
+    block_on(stores.backup(&catalog)).unwrap();
+    let archive = catalog.latest().unwrap();
+    sends(stores.plan_restore(&archive));
+    sends(stores.resume(dir.path()));
+    sends(block_on(stores.plan_restore(&archive)).unwrap().execute());
+}

@@ -49,7 +49,8 @@ impl RestoreOptions {
 
     /// The folder of the journal and its lock. It must be on a disk that survives a crash.
     /// All restores into the same stores should use the same folder, since the lock there
-    /// keeps them apart. By default the folder of the archive.
+    /// keeps them apart. By default the folder of the archive. The journal is removed at the
+    /// end; the empty lock file, `restore.lock`, stays.
     #[must_use]
     pub fn journal_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.journal_dir = Some(dir.into());
