@@ -1,4 +1,11 @@
-//! One consistent backup of an application's stores in one verifiable archive.
+#![doc = include_str!("../README.md")]
+//!
+//! # What is in this crate
+//!
+//! Everything of [`backup_core`], and the adapters behind features: `files` (the default),
+//! `sqlite`, `sqlite-bundled`; `zstd` adds a codec. A host begins with [`Stores`] and
+//! [`Catalog`]; who writes an adapter begins with [`Source`] and [`Sink`].
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub use backup_core::*;
 
