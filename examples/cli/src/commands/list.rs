@@ -1,0 +1,80 @@
+//! `list`: the archives of the catalog.
+
+use backup_kit::{CatalogEntry, Result, manifest::Manifest};
+use serde_json::json;
+
+use super::Context;
+use crate::{
+    args::{List, Sort},
+    exit,
+    text::{Side, Table, plain, size, time},
+};
+
+pub(super) fn run(context: &Context<'_>, args: &List) -> Result<u8> {
+    let screen = &context.screen;
+    let listing = context.catalog(&context.config()?)?.list()?;
+    let mut backups = listing.backups;
+    match args.sort {
+        Sort::Name => backups.sort_by(|a, b| a.path.cmp(&b.path)),
+        Sort::Size => backups.sort_by_key(|entry| entry.size),
+        // As the catalog gives them.
+        Sort::Timestamp => {}
+    }
+    for (path, error) in &listing.damaged {
+        screen.warn(&format!("{} is no archive: {error}", path.display()));
+    }
+    for path in listing.leftovers.iter().filter(|_| screen.verbose) {
+        screen.note(&format!("unfinished: {}", plain(&path.display().to_string())));
+    }
+    let archives: Vec<_> = backups
+        .iter()
+        .map(|CatalogEntry { path, size, manifest, .. }| {
+            json!({
+                "path": path.display().to_string(),
+                "id": manifest.id,
+                "created": manifest.created,
+                "size": size,
+                "partial": manifest.partial,
+                "description": manifest.description,
+                "application": manifest.application,
+                "stores": held(manifest),
+            })
+        })
+        .collect();
+    let damaged: Vec<_> = listing
+        .damaged
+        .iter()
+        .map(
+            |(path, error)| json!({"path": path.display().to_string(), "error": error.to_string()}),
+        )
+        .collect();
+
+    let mut table = Table::new(&[
+        ("created (UTC)", Side::Left),
+        ("size", Side::Right),
+        ("", Side::Left),
+        ("stores", Side::Left),
+        ("file", Side::Left),
+        ("description", Side::Left),
+    ]);
+    for CatalogEntry { path, size: bytes, manifest, .. } in &backups {
+        table.row([
+            time(manifest.created),
+            size(*bytes),
+            if manifest.partial { "partial".into() } else { String::new() },
+            held(manifest).join(", "),
+            path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+            manifest.description.clone().unwrap_or_default(),
+        ]);
+    }
+    let text =
+        if backups.is_empty() { "no archives\n".into() } else { table.render("", screen.style) };
+    screen.result(json!({"archives": archives, "damaged": damaged}), &text)?;
+    Ok(exit::DONE)
+}
+
+/// The stores that are in an archive.
+fn held(manifest: &Manifest) -> Vec<&str> {
+    let stores = manifest.stores.iter().filter(|(_, store)| !store.missing);
+    stores.map(|(name, _)| name.as_str()).collect()
+}

@@ -1,0 +1,226 @@
+//! What each command does.
+
+use std::{fs, process::Command};
+
+use serde_json::json;
+
+use crate::world::{CONFIG, World};
+
+fn archives(world: &World) -> Vec<String> {
+    world.list("backups").into_iter().filter(|name| name.ends_with(".tar.gz")).collect()
+}
+
+#[test]
+fn a_memory_goes_there_and_back() {
+    let world = World::new();
+    let out = world.good(&["create", "--description", "before the upgrade"]);
+    let [name] = archives(&world).try_into().unwrap();
+    assert!(out.contains(&format!("backups/{name}")), "{out}");
+    let info = world.json(0, &["info", "latest"]);
+    let id = info["id"].as_str().unwrap();
+    assert!(out.contains(id), "{out}");
+    assert_eq!(info["manifest"]["description"], "before the upgrade");
+
+    world.db().execute_batch("DELETE FROM notes; INSERT INTO notes (text) VALUES ('new')").unwrap();
+    fs::remove_dir_all(world.path("uploads/sub")).unwrap();
+    fs::write(world.path("uploads/later.md"), "later").unwrap();
+    let out = world.good(&["restore", id, "--yes"]);
+    assert!(out.starts_with("restored backup"), "{out}");
+    assert_eq!(world.notes(), ["first", "second"]);
+    let uploads = world.list("uploads");
+    assert!(uploads.contains(&"sub/b.html".to_owned()), "{uploads:?}");
+    assert!(!uploads.contains(&"later.md".to_owned()), "{uploads:?}");
+    assert_eq!(world.good(&["resume"]), "nothing to resume\n");
+}
+
+#[test]
+fn a_dry_run_shows_the_plan_and_touches_nothing() {
+    let world = World::new();
+    world.good(&["create"]);
+    world.db().execute_batch("DELETE FROM notes").unwrap();
+    // The database's own files beside it come and go with whoever looks into it.
+    let state = || {
+        let mut files = world.list("");
+        files.retain(|name| !name.starts_with("state.db-"));
+        (files, world.notes())
+    };
+    let before = state();
+    let out = world.good(&["restore", "latest", "--dry-run"]);
+    for expected in ["docs-memory 1.4.0", "state", "uploads", "Nothing has been changed"] {
+        assert!(out.contains(expected), "{expected}: {out}");
+    }
+    let document = world.json(0, &["restore", "latest", "--dry-run"]);
+    assert_eq!(document["dry_run"], true);
+    assert_eq!(document["plan"]["stores"].as_array().unwrap().len(), 2);
+    assert_eq!(state(), before);
+}
+
+#[test]
+fn info_and_list_tell_what_is_there() {
+    let world = World::new();
+    assert_eq!(world.good(&["list"]), "no archives\n");
+    world.good(&["create", "--description", "one"]);
+    world.good(&["create", "--include", "state", "--description", "two"]);
+    let info = world.good(&["info", "latest"]);
+    for expected in ["docs-memory 1.4.0", "two", "state", "sqlite", "main.db", "at one moment"] {
+        assert!(info.contains(expected), "{expected}: {info}");
+    }
+    assert!(!info.contains("uploads"), "{info}");
+    let verbose = world.good(&["info", "latest", "--verbose"]);
+    assert!(verbose.len() > info.len());
+
+    let list = world.good(&["list"]);
+    assert!(list.find("one").unwrap() < list.find("two").unwrap(), "{list}");
+    assert_eq!(list.lines().count(), 3, "{list}");
+    let by_size = world.json(0, &["list", "--sort", "size"]);
+    let descriptions: Vec<_> = by_size["archives"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|archive| archive["description"].clone())
+        .collect();
+    assert_eq!(descriptions, [json!("two"), json!("one")]);
+}
+
+#[test]
+fn stores_are_chosen_by_name() {
+    let config = format!(
+        "{CONFIG}\n[[store]]\nname = \"cache\"\nkind = \"files\"\npath = \"sub\"\ndefault = false\n"
+    );
+    let world = World::with(&config);
+    fs::create_dir(world.path("sub")).unwrap();
+    for (args, expected) in [
+        (&[][..], &["state", "uploads"][..]),
+        (&["--include", "cache"], &["cache"]),
+        (&["--include", "state,cache"], &["cache", "state"]),
+        (&["--include", "*", "--exclude", "up*"], &["cache", "state"]),
+        (&["--exclude", "uploads"], &["state"]),
+    ] {
+        let made = world.json(0, &[&["create"], args].concat());
+        let info = world.json(0, &["info", made["path"].as_str().unwrap()]);
+        let stores: Vec<_> = info["manifest"]["stores"].as_object().unwrap().keys().collect();
+        assert_eq!(stores, expected, "{args:?}");
+        assert_eq!(info["partial"], false, "{args:?}");
+    }
+}
+
+#[test]
+fn an_output_is_written_where_it_was_named() {
+    let world = World::new();
+    world.good(&["create", "--output", "one.tar.gz"]);
+    assert_eq!(archives(&world), Vec::<String>::new());
+    let first = fs::read(world.path("one.tar.gz")).unwrap();
+    let again = world.run(&["create", "--output", "one.tar.gz"]);
+    assert_eq!(again.code, Some(1), "{again:?}");
+    assert_eq!(fs::read(world.path("one.tar.gz")).unwrap(), first);
+    world.good(&["create", "--output", "one.tar.gz", "--force"]);
+    assert_ne!(fs::read(world.path("one.tar.gz")).unwrap(), first);
+    world.good(&["validate", "one.tar.gz"]);
+}
+
+#[test]
+fn an_archive_can_go_to_a_pipe() {
+    let world = World::new();
+    let ran = world.command(&["create", "--output", "-"]).output().unwrap();
+    assert!(ran.status.success());
+    fs::write(world.path("piped.tar.gz"), &ran.stdout).unwrap();
+    world.good(&["validate", "piped.tar.gz"]);
+    let ran = world.command(&["create", "--output", "-", "--json"]).output().unwrap();
+    let err = String::from_utf8(ran.stderr).unwrap();
+    let document: serde_json::Value = serde_json::from_str(err.lines().last().unwrap()).unwrap();
+    assert_eq!(document["size"], ran.stdout.len());
+}
+
+#[test]
+fn stock_tools_open_what_it_made() {
+    let world = World::new();
+    world.good(&["create", "--output", "a.tar.gz"]);
+    fs::create_dir(world.path("opened")).unwrap();
+    let script = "tar xzf ../a.tar.gz && sha256sum --quiet --strict -c checksums.sha256";
+    let shell = Command::new("sh").args(["-c", script]).current_dir(world.path("opened")).output();
+    let shell = shell.unwrap();
+    assert!(shell.status.success(), "{}", String::from_utf8_lossy(&shell.stderr));
+    let opened = world.list("opened");
+    assert!(opened.contains(&"stores/state/_native/main.db".to_owned()), "{opened:?}");
+    assert!(opened.iter().any(|path| path.ends_with("sub/b.html")), "{opened:?}");
+    assert!(!opened.iter().any(|path| path.ends_with(".tmp")), "{opened:?}");
+}
+
+#[test]
+fn parts_are_extracted_by_pattern() {
+    let world = World::new();
+    world.good(&["create", "--output", "a.tar.gz"]);
+    let out = world.good(&["extract", "a.tar.gz", "--to", "all"]);
+    assert!(out.ends_with("into all\n"), "{out}");
+    assert!(world.list("all").contains(&"backup.json".to_owned()));
+    world.good(&["extract", "a.tar.gz", "--to", "some", "--part", "**/*.html"]);
+    let some = world.list("some");
+    assert!(some.iter().any(|path| path.ends_with("b.html")), "{some:?}");
+    assert!(!some.iter().any(|path| path.ends_with(".db") || path.ends_with(".md")), "{some:?}");
+    let none = world.run(&["extract", "a.tar.gz", "--to", "none", "--part", "*.html"]);
+    assert_eq!(none.code, Some(10), "{none:?}");
+    assert!(!world.path("none").exists());
+    assert_eq!(world.run(&["extract", "a.tar.gz", "--to", "all"]).code, Some(1));
+}
+
+#[test]
+fn what_is_whole_is_salvaged_and_the_rest_named() {
+    let world = World::new();
+    // Two segments: what is large begins one of its own.
+    fs::write(world.path("uploads/b.bin"), noise(2 << 20)).unwrap();
+    world.good(&["create", "--output", "a.tar.gz"]);
+    world.good(&["salvage", "a.tar.gz", "--to", "whole"]);
+    assert_eq!(world.list("whole").len(), {
+        world.good(&["extract", "a.tar.gz", "--to", "extracted"]);
+        world.list("extracted").len()
+    });
+
+    let mut bytes = fs::read(world.path("a.tar.gz")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(world.path("damaged.tar.gz"), &bytes).unwrap();
+    assert_eq!(world.run(&["validate", "damaged.tar.gz"]).code, Some(1));
+    let ran = world.run(&["salvage", "damaged.tar.gz", "--to", "saved"]);
+    assert_eq!(ran.code, Some(3), "{ran:?}");
+    assert!(ran.out.contains("b.bin"), "{}", ran.out);
+    let saved = world.list("saved");
+    assert!(saved.contains(&"stores/state/_native/main.db".to_owned()), "{saved:?}");
+    assert!(!saved.iter().any(|path| path.ends_with("b.bin")), "{saved:?}");
+    let document = world.json(3, &["salvage", "damaged.tar.gz", "--to", "again"]);
+    assert_eq!(document["lost_count"], 1, "{document}");
+}
+
+// What does not compress.
+fn noise(len: usize) -> Vec<u8> {
+    let mut state = 7_u64;
+    let mut next = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 56) as u8
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+#[test]
+fn a_logical_database_goes_there_and_back() {
+    let config = CONFIG.replace("path = \"state.db\"", "path = \"state.db\"\nmode = \"logical\"");
+    let world = World::with(&config);
+    world.good(&["create"]);
+    let info = world.json(0, &["info", "latest"]);
+    let notes = &info["manifest"]["stores"]["state"]["collections"]["notes"];
+    assert_eq!(notes["records"], 2, "{info}");
+    world.db().execute_batch("DROP TABLE notes").unwrap();
+    world.good(&["restore", "latest", "-y"]);
+    assert_eq!(world.notes(), ["first", "second"]);
+}
+
+#[test]
+fn help_names_every_command_and_code() {
+    let world = World::new();
+    let help = world.good(&["--help"]);
+    for word in [
+        "create", "list", "info", "validate", "restore", "resume", "extract", "salvage", "130, 143",
+    ] {
+        assert!(help.contains(word), "{word}: {help}");
+    }
+    assert!(world.good(&["--version"]).starts_with("backup-kit "));
+}

@@ -1,0 +1,7 @@
+//! The tool as a script uses it: real stores, every command, every exit code.
+
+mod codes;
+mod commands;
+mod json;
+mod signals;
+mod world;
