@@ -53,8 +53,7 @@ impl Config {
     fn harden(&self, connection: &Connection, access: Access) -> rusqlite::Result<()> {
         connection.busy_timeout(self.busy_timeout)?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
-        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_TRUSTED_SCHEMA, false)?;
-        connection.execute_batch("PRAGMA cell_size_check=ON")?;
+        connection.execute_batch("PRAGMA trusted_schema=OFF; PRAGMA cell_size_check=ON")?;
         if access == Access::Read {
             connection.execute_batch("PRAGMA query_only=ON")?;
         }
