@@ -7,10 +7,13 @@ use backup_core::{Metadata, Notice, NoticeKind};
 pub(crate) const SAFE: i32 = 3_051_003;
 
 fn text() -> Option<String> {
-    (rusqlite::version_number() < SAFE).then(|| {
+    judge(rusqlite::version_number(), rusqlite::version())
+}
+
+fn judge(number: i32, name: &str) -> Option<String> {
+    (number < SAFE).then(|| {
         format!(
-            "SQLite {} is linked; releases before 3.51.3 can corrupt a database in WAL mode",
-            rusqlite::version()
+            "SQLite {name} is linked; releases before 3.51.3 can corrupt a database in WAL mode"
         )
     })
 }
@@ -30,11 +33,21 @@ pub(crate) fn notice() -> Option<Notice> {
     })
 }
 
-#[cfg(all(test, feature = "bundled"))]
+#[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn an_old_library_is_named() {
+        let text = judge(3_051_002, "3.51.2").unwrap();
+        assert!(text.contains("3.51.2"), "{text}");
+        assert_eq!(judge(SAFE, "3.51.3"), None);
+    }
+
+    #[cfg(feature = "bundled")]
     #[test]
     fn the_built_in_library_is_safe() {
-        assert!(rusqlite::version_number() >= super::SAFE, "{}", rusqlite::version());
-        assert!(super::notice().is_none());
+        assert!(rusqlite::version_number() >= SAFE, "{}", rusqlite::version());
+        assert!(notice().is_none() && warning().is_empty());
     }
 }
