@@ -31,6 +31,8 @@ pub(crate) type Parts = BoxStream<'static, Result<(String, Part)>>;
 // Batches on their way into the stores: bounded in bytes, or one of any size.
 const IN_FLIGHT_BYTES: usize = 32 << 20;
 const IN_FLIGHT: usize = 8;
+// Long parts tell how far they are each time that so much went through.
+const PROGRESS_BYTES: u64 = 1 << 20;
 
 type Tallies = BTreeMap<String, Content>;
 type Write<'a> = BoxFuture<'a, (usize, usize, Result<()>)>;
@@ -179,7 +181,7 @@ impl<'a> Stage<'a> {
         match &mut entry.kind {
             EntryKind::File { len: told, body } => {
                 len = *told;
-                let seen = Seen::through(body, &[]);
+                let seen = Seen::through(body, &[], self.progress());
                 self.alongside(guarded(name, session.write(Part::Entry(entry)))).await??;
                 let sha256 = seen.finish(len).map_err(|e| e.on(&path).on(name))?;
                 let facts = EntryFacts::File { len, sha256: &sha256 };
@@ -207,7 +209,7 @@ impl<'a> Stage<'a> {
         let len = blob.len.ok_or_else(|| {
             Error::new(ErrorKind::Corrupt, "an archive's native file has no length").on(&file)
         })?;
-        let seen = Seen::through(&mut blob.body, &masked);
+        let seen = Seen::through(&mut blob.body, &masked, self.progress());
         self.alongside(guarded(name, session.write(Part::Blob(blob)))).await??;
         let digest = seen.finish(len).map_err(|e| e.on(&file).on(name))?;
         let masked = masked.iter().map(|range| (range.start, range.end)).collect();
@@ -216,6 +218,18 @@ impl<'a> Stage<'a> {
         })
         .await?;
         Ok(len)
+    }
+
+    // Tells of the bytes of one part, while it goes on.
+    fn progress(&self) -> impl FnMut(u64) + Send + 'static {
+        let (watch, before, total) = (self.watch.clone(), self.done, Some(self.total));
+        let mut told = 0;
+        move |bytes| {
+            if bytes - told >= PROGRESS_BYTES {
+                told = bytes;
+                watch.tell(Event::Progress { done: before + bytes, total });
+            }
+        }
     }
 
     async fn tally(
@@ -276,7 +290,11 @@ async fn add(
 struct Seen(Arc<Mutex<(MaskedHasher, u64)>>);
 
 impl Seen {
-    fn through(body: &mut ByteStream, masked: &[std::ops::Range<u64>]) -> Self {
+    fn through(
+        body: &mut ByteStream,
+        masked: &[std::ops::Range<u64>],
+        mut progress: impl FnMut(u64) + Send + 'static,
+    ) -> Self {
         let seen = Arc::new(Mutex::new((MaskedHasher::new(masked), 0)));
         let inside = Arc::clone(&seen);
         let whole = std::mem::replace(body, futures::stream::empty().boxed());
@@ -285,6 +303,7 @@ impl Seen {
                 if let (Ok(bytes), Ok(mut seen)) = (piece, inside.lock()) {
                     seen.0.update(bytes);
                     seen.1 += bytes.len() as u64;
+                    progress(seen.1);
                 }
             })
             .boxed();

@@ -140,6 +140,29 @@ fn everything_comes_back_and_is_proved() {
 }
 
 #[test]
+fn a_long_part_tells_how_far_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.tar.gz");
+    let store = MemoryStore::new();
+    store.put_blob("native.db", vec![3; 20 << 20]);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let inner = Arc::clone(&told);
+    let backup = Stores::new("docs", "1.0.0").with("state", store.clone());
+    block_on(backup.backup_to_file(&path, &BackupOptions::new())).unwrap();
+
+    let set = Stores::new("docs", "1.0.0").with("state", store).observe(move |event: &Event| {
+        if let Event::Progress { done, total } = event {
+            inner.lock().unwrap().push((*done, *total));
+        }
+    });
+    let plan = block_on(set.plan_restore(&Archive::open(path).unwrap())).unwrap();
+    block_on(plan.execute()).unwrap();
+    let told = told.lock().unwrap();
+    assert!(told.len() >= 4 && told.is_sorted(), "{told:?}");
+    assert!(told.iter().all(|(done, of)| *of == Some(20 << 20) && *done <= 20 << 20), "{told:?}");
+}
+
+#[test]
 fn the_plan_shows_everything_and_touches_nothing() {
     let world = world();
     let set = set(&world.stores);
