@@ -46,7 +46,7 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     /// Back up the stores into a new archive
     Create(Create),
-    /// List the archives of the catalog
+    /// List the archives of the catalog, or the parts of one
     List(List),
     /// Show what is in an archive
     Info(Info),
@@ -94,6 +94,10 @@ pub(crate) struct Ask {
 
 #[derive(Debug, Args)]
 pub(crate) struct List {
+    /// Lists the parts of this archive instead: a file, an id of the catalog, or `latest`
+    #[arg(value_name = "ARCHIVE", conflicts_with = "sort")]
+    pub(crate) archive: Option<String>,
+
     /// In which order
     #[arg(long, value_enum, default_value = "timestamp")]
     pub(crate) sort: Sort,

@@ -1,4 +1,4 @@
-//! `list`: the archives of the catalog.
+//! `list`: the archives of the catalog, or the parts of one.
 
 use backup_kit::{CatalogEntry, Result, manifest::Manifest};
 use serde_json::json;
@@ -11,6 +11,37 @@ use crate::{
 };
 
 pub(super) fn run(context: &Context<'_>, args: &List) -> Result<u8> {
+    match &args.archive {
+        Some(archive) => parts(context, archive),
+        None => archives(context, args),
+    }
+}
+
+// Reads the index pages, one at a time: an archive may have millions of parts.
+fn parts(context: &Context<'_>, name: &str) -> Result<u8> {
+    const PAGE: usize = 64 << 10;
+    let screen = &context.screen;
+    let archive = context.open(name)?;
+    let (mut listed, mut text) = (Vec::new(), String::new());
+    for part in archive.entries() {
+        let part = part?;
+        if screen.json {
+            listed.push(json!({"path": part.path, "size": part.size, "sha256": part.sha256}));
+            continue;
+        }
+        if screen.verbose {
+            text.push_str(&format!("{}  ", part.sha256));
+        }
+        text.push_str(&format!("{:>10}  {}\n", size(part.size), plain(&part.path)));
+        if text.len() >= PAGE {
+            screen.result(json!({}), &std::mem::take(&mut text))?;
+        }
+    }
+    screen.result(json!({"id": archive.manifest().id, "parts": listed}), &text)?;
+    Ok(exit::DONE)
+}
+
+fn archives(context: &Context<'_>, args: &List) -> Result<u8> {
     let screen = &context.screen;
     let listing = context.catalog(&context.config()?)?.list()?;
     let mut backups = listing.backups;

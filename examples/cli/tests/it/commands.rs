@@ -72,6 +72,11 @@ fn info_and_list_tell_what_is_there() {
     let list = world.good(&["list"]);
     assert!(list.find("one").unwrap() < list.find("two").unwrap(), "{list}");
     assert_eq!(list.lines().count(), 3, "{list}");
+    let parts = world.good(&["list", "latest"]);
+    assert!(parts.lines().next().unwrap().ends_with("  backup.json"), "{parts}");
+    assert!(parts.contains("stores/state/_native/main.db"), "{parts}");
+    let listed = world.json(0, &["list", "latest"]);
+    assert_eq!(listed["parts"].as_array().unwrap().len(), parts.lines().count());
     let by_size = world.json(0, &["list", "--sort", "size"]);
     let descriptions: Vec<_> = by_size["archives"]
         .as_array()
