@@ -28,6 +28,13 @@ use crate::{
 /// does nothing more.
 #[async_trait]
 pub trait Sink: Adapter {
+    /// Files and folders that a restore with this id makes, by name, before they are there.
+    /// Other stores of the same restore are told to [avoid](StagePlan::avoid) them: a folder
+    /// that is replaced may be around them.
+    fn staging_paths(&self, _restore_id: &str) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Chooses the names of staging area and pre-image, and checks all that can be known
     /// before the first byte: space, permissions, versions, limits. Touches nothing.
     ///

@@ -1,6 +1,10 @@
 //! What can be known of a restore before it touches anything.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use backup_core::{
     Adapter, Error, ErrorKind, Prepared, Result, StagePlan, StageToken, Switch, WriteMode,
@@ -96,8 +100,6 @@ fn look(
             "a root cannot be restored: it is `/`, or its path is not UTF-8",
         ));
     };
-    // Names have at most 255 bytes.
-    let short: String = base.chars().take(30).collect();
     let inside = live.is_some() && mounts::is_mount(&path);
     let mut keep = BTreeSet::new();
     if live.is_some() {
@@ -143,13 +145,27 @@ fn look(
     let token = RootToken {
         root: root.name.clone(),
         path: text.to_owned(),
-        staging: format!(".{short}.{}.staged", plan.restore_id),
+        staging: staging_name(base, &plan.restore_id),
         inside,
         stepwise: stepwise || inside || !keep.is_empty(),
         made: made.into_iter().rev().collect(),
         keep: keep.into_iter().collect(),
     };
     Ok((token, knows_exchange))
+}
+
+fn staging_name(base: &str, restore_id: &str) -> String {
+    // Names have at most 255 bytes.
+    let short: String = base.chars().take(30).collect();
+    format!(".{short}.{restore_id}.staged")
+}
+
+/// Where the staging area of a root may be: beside it or, for a mount point, inside.
+pub(crate) fn places(root: &Path, restore_id: &str) -> Vec<PathBuf> {
+    let path = guard::real(root);
+    let Some(base) = path.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
+    let name = staging_name(base, restore_id);
+    path.parent().into_iter().chain([&*path]).map(|folder| folder.join(&name)).collect()
 }
 
 /// Everything in a live root that belongs to others, by the rules of a backup.

@@ -1,5 +1,7 @@
 //! Restoring: every root on a thread of its own, all roots or none.
 
+use std::path::PathBuf;
+
 use backup_core::{
     Cancel, Content, EntryKind, EntryPath, Error, ErrorKind, FileEntry, Part, Prepared, Reattached,
     Result, Sink, SinkSession, StagePlan, StageToken, Worker, async_trait,
@@ -26,6 +28,10 @@ pub(crate) struct Token {
 
 #[async_trait]
 impl Sink for FilesStore {
+    fn staging_paths(&self, restore_id: &str) -> Vec<PathBuf> {
+        self.roots.iter().flat_map(|root| prepare::places(&root.path, restore_id)).collect()
+    }
+
     async fn prepare(&self, plan: &StagePlan) -> Result<Prepared> {
         let roots = prepare::check(self, plan)?;
         let (plan, stepwise) = (plan.clone(), self.stepwise);

@@ -1,6 +1,6 @@
 //! Restoring: staging, checking, switching, for both forms.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use backup_core::{
@@ -21,6 +21,11 @@ use crate::{
 
 #[async_trait]
 impl Sink for SqliteStore {
+    fn staging_paths(&self, restore_id: &str) -> Vec<PathBuf> {
+        let stage = Stage::plan(&self.config, restore_id);
+        stage.map(|(stage, _)| stage.folder().to_owned()).into_iter().collect()
+    }
+
     async fn prepare(&self, plan: &StagePlan) -> Result<Prepared> {
         let (config, plan) = (Arc::clone(&self.config), plan.clone());
         let worker = Worker::spawn("sqlite prepare", || Ok(()))?;

@@ -35,6 +35,9 @@ pub(crate) async fn plan(
         request.content = store.content();
         request.bytes = store.bytes;
         request.avoid = stores.owned_by_others(name);
+        let others = stores.entries.iter().filter(|entry| entry.name != name);
+        let sinks = others.filter_map(|entry| entry.sink.as_ref());
+        request.avoid.extend(sinks.flat_map(|sink| sink.staging_paths(&restore_id)));
         request.avoid.extend(Journal::files(&journal_dir));
         request.avoid.extend(origin.path.clone());
         let prepared = guarded(name, sink.prepare(&request)).await?;
