@@ -23,6 +23,11 @@ pub trait Adapter: Send + Sync {
         Vec::new()
     }
 
+    /// Folders whose content this store backs up, though others may own files in them.
+    fn roots(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// Asks the store for what a plan shows. For display only: the backup reads it again.
     ///
     /// # Errors

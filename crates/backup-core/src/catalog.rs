@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    adapter::Adapter,
     archive::{Archive, Codec, OutputFile},
     clock::{ArchiveId, Timestamp},
     error::{Error, ErrorKind, Result},
@@ -237,8 +238,26 @@ fn is_leftover(name: &str) -> bool {
         .is_some_and(|(target, _)| is_backup(target.strip_suffix(".sha256").unwrap_or(target)))
 }
 
+/// Whether a folder is, or was, a catalog.
+pub(crate) fn is_catalog(dir: &Path) -> bool {
+    dir.join(LOCK).is_file()
+}
+
+/// What of a catalog's folder a store must neither read nor replace: all of it or, where the
+/// folder is around the store, what this library put there.
+pub(crate) fn off_limits<A: Adapter + ?Sized>(dir: &Path, store: &A) -> Vec<PathBuf> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let mut places = store.owned_paths().into_iter().chain(store.roots());
+    if !places.any(|path| real(&path).starts_with(real(dir))) {
+        return vec![dir.to_owned()];
+    }
+    let inside = fs::read_dir(dir).into_iter().flatten().flatten();
+    let ours = inside.filter(|entry| is_ours(&entry.file_name().to_string_lossy()));
+    ours.map(|entry| entry.path()).collect()
+}
+
 /// Whether a file in a catalog's folder was put there by this library.
-pub(crate) fn is_ours(name: &str) -> bool {
+fn is_ours(name: &str) -> bool {
     let beside = ["restore.journal", "restore.lock", LOCK];
     let target = name.strip_suffix(".sha256").unwrap_or(name);
     is_backup(target) || is_leftover(name) || beside.contains(&name)
@@ -288,5 +307,38 @@ mod tests {
         assert_eq!(catalog.get("cut.tar.gz").unwrap_err().kind(), ErrorKind::Corrupt);
         assert_eq!(catalog.get("12345678").unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(catalog.get("nonsense").unwrap_err().kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn what_is_off_limits_to_a_store() {
+        struct At(Vec<PathBuf>);
+        #[crate::async_trait]
+        impl Adapter for At {
+            fn kind(&self) -> &'static str {
+                "at"
+            }
+            fn capabilities(&self) -> crate::Capabilities {
+                crate::Capabilities::default()
+            }
+            fn roots(&self) -> Vec<PathBuf> {
+                self.0.clone()
+            }
+            async fn describe(&self) -> Result<crate::Description> {
+                Ok(crate::Description::default())
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let (around, root) = (dir.path(), dir.path().join("root"));
+        let catalog = Catalog::open(root.join("backups")).unwrap();
+        assert!(!is_catalog(catalog.dir()));
+        catalog.lock().unwrap();
+        assert!(is_catalog(catalog.dir()));
+        fs::write(catalog.dir().join("x.tar.gz"), "").unwrap();
+        fs::write(around.join("x.tar.gz"), "").unwrap();
+        fs::write(around.join("mine"), "").unwrap();
+        let store = At(vec![root]);
+        assert_eq!(off_limits(catalog.dir(), &store), [catalog.dir()]);
+        assert_eq!(off_limits(around, &store), [around.join("x.tar.gz")]);
+        assert_eq!(off_limits(around, &At(Vec::new())), [around]);
     }
 }

@@ -1,5 +1,7 @@
 //! What the adapter says of itself.
 
+use std::path::PathBuf;
+
 use backup_core::{Adapter, Capabilities, CollectionDescription, Description, Result, async_trait};
 
 use crate::FilesStore;
@@ -16,6 +18,10 @@ impl Adapter for FilesStore {
         can.undo = true;
         can.collections = true;
         can
+    }
+
+    fn roots(&self) -> Vec<PathBuf> {
+        self.roots.iter().map(|root| root.path.clone()).collect()
     }
 
     // Entries are not counted: a plan should not read a million of them.

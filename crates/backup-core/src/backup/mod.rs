@@ -29,7 +29,7 @@ use self::{
 };
 use crate::{
     archive::OutputFile,
-    catalog::Catalog,
+    catalog::{self, Catalog},
     clock::Timestamp,
     error::{Error, ErrorKind, Result},
     event::Event,
@@ -312,9 +312,11 @@ impl<'a> Run<'a> {
 
     fn request(&self, entry: &Entry, places: &[PathBuf]) -> PinRequest {
         let mut request = PinRequest::new();
-        let own = entry.source.owned_paths();
-        let others = self.stores.owned_by_others(&entry.name);
-        request.avoid = pin::avoid(&own, others, places, self.folder.as_ref());
+        request.avoid = self.stores.owned_by_others(&entry.name);
+        request.avoid.extend_from_slice(places);
+        if let Some(folder) = &self.folder {
+            request.avoid.extend(catalog::off_limits(folder, &*entry.source));
+        }
         request.avoid.extend_from_slice(&self.options.avoid);
         request.collections =
             self.options.collections.get(&entry.name).cloned().unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Every store at one moment, or as near to it as the stores and the host allow.
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use futures::future::join_all;
 
@@ -195,32 +195,6 @@ pub(super) fn overall(stores: &[StoreConsistency], one_pause: bool) -> Consisten
     } else {
         Consistency::PerStore
     }
-}
-
-/// What a store must not read: what others own, and everything of this backup.
-pub(super) fn avoid(
-    own: &[PathBuf],
-    others: Vec<PathBuf>,
-    output: &[PathBuf],
-    folder: Option<&PathBuf>,
-) -> Vec<PathBuf> {
-    let mut avoid = others;
-    avoid.extend_from_slice(output);
-    if let Some(folder) = folder {
-        // A catalog around the store: only the archives in it are to be left out.
-        let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
-        let around = own.iter().any(|path| real(path).starts_with(real(folder)));
-        if around {
-            let inside = std::fs::read_dir(folder).into_iter().flatten().flatten();
-            avoid.extend(inside.map(|e| e.path()).filter(|path| {
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                crate::catalog::is_ours(&name)
-            }));
-        } else {
-            avoid.push(folder.clone());
-        }
-    }
-    avoid
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ pub struct RestoreOptions {
     stores: Option<Vec<String>>,
     journal_dir: Option<PathBuf>,
     other_application: bool,
+    avoid: Vec<PathBuf>,
     cancel: Cancel,
 }
 
@@ -54,6 +55,14 @@ impl RestoreOptions {
     #[must_use]
     pub fn journal_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.journal_dir = Some(dir.into());
+        self
+    }
+
+    /// Paths that no store may touch, beside those of the other stores, of the archive and of
+    /// the catalog that it lies in.
+    #[must_use]
+    pub fn avoid(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.avoid.extend(paths);
         self
     }
 

@@ -1,12 +1,16 @@
 //! From a manifest and a set of stores to a plan.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{
     Origin, RestoreOptions,
     plan::{PlannedArchive, PlannedStore, RestorePlan, Work},
 };
 use crate::{
+    catalog,
     error::{Error, ErrorKind, Result},
     journal::{Journal, Member},
     manifest::{Manifest, StoreConsistency, StoreManifest},
@@ -40,6 +44,13 @@ pub(crate) async fn plan(
         request.avoid.extend(sinks.flat_map(|sink| sink.staging_paths(&restore_id)));
         request.avoid.extend(Journal::files(&journal_dir));
         request.avoid.extend(origin.path.clone());
+        request.avoid.extend_from_slice(&options.avoid);
+        if let Some(folder) = origin.path.as_deref().and_then(Path::parent)
+            && catalog::is_catalog(folder)
+        {
+            // A catalog within a folder that is restored: its other backups have to stay.
+            request.avoid.extend(catalog::off_limits(folder, &*sink));
+        }
         let prepared = guarded(name, sink.prepare(&request)).await?;
         if store.consistency == StoreConsistency::Fuzzy {
             warnings.push(format!("{name} was read while it could change"));
