@@ -314,10 +314,8 @@ impl<'a> Run<'a> {
         let mut request = PinRequest::new();
         request.avoid = self.stores.owned_by_others(&entry.name);
         request.avoid.extend_from_slice(places);
-        if let Some(folder) = &self.folder {
-            request.avoid.extend(catalog::off_limits(folder, &*entry.source));
-        }
-        request.avoid.extend_from_slice(&self.options.avoid);
+        let more = self.folder.iter().chain(&self.options.avoid);
+        request.avoid.extend(more.flat_map(|path| catalog::off_limits(path, &*entry.source)));
         request.collections =
             self.options.collections.get(&entry.name).cloned().unwrap_or_default();
         request.cancel = self.options.cancel.clone();

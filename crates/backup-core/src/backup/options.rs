@@ -145,7 +145,8 @@ impl BackupOptions {
         self
     }
 
-    /// Paths that no store may read, beside those of the other stores and of the archive.
+    /// Paths that no store may read, beside those of the other stores and of the archive. Of a
+    /// folder around a store, only what this library put there is left out.
     #[must_use]
     pub fn avoid(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
         self.avoid.extend(paths);

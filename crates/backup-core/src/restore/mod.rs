@@ -59,7 +59,8 @@ impl RestoreOptions {
     }
 
     /// Paths that no store may touch, beside those of the other stores, of the archive and of
-    /// the catalog that it lies in.
+    /// the catalog that it lies in. Of a folder around a store, only what this library put
+    /// there is left alone.
     #[must_use]
     pub fn avoid(mut self, paths: impl IntoIterator<Item = PathBuf>) -> Self {
         self.avoid.extend(paths);

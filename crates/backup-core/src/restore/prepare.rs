@@ -44,13 +44,11 @@ pub(crate) async fn plan(
         request.avoid.extend(sinks.flat_map(|sink| sink.staging_paths(&restore_id)));
         request.avoid.extend(Journal::files(&journal_dir));
         request.avoid.extend(origin.path.clone());
-        request.avoid.extend_from_slice(&options.avoid);
-        if let Some(folder) = origin.path.as_deref().and_then(Path::parent)
-            && catalog::is_catalog(folder)
-        {
-            // A catalog within a folder that is restored: its other backups have to stay.
-            request.avoid.extend(catalog::off_limits(folder, &*sink));
-        }
+        // A catalog within a folder that is restored: its other backups have to stay.
+        let folder = origin.path.as_deref().and_then(Path::parent);
+        let catalog = folder.filter(|folder| catalog::is_catalog(folder));
+        let more = options.avoid.iter().map(PathBuf::as_path).chain(catalog);
+        request.avoid.extend(more.flat_map(|path| catalog::off_limits(path, &*sink)));
         let prepared = guarded(name, sink.prepare(&request)).await?;
         if store.consistency == StoreConsistency::Fuzzy {
             warnings.push(format!("{name} was read while it could change"));

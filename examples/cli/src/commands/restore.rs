@@ -23,7 +23,10 @@ pub(super) fn restore(context: &Context<'_>, args: &args::Restore) -> Result<u8>
     let config = context.config()?;
     let archive = context.open(&args.archive.archive)?;
     let (stores, meter) = watched(context, &config, "restoring")?;
-    let options = RestoreOptions::new().journal_dir(journal_dir(&config)?).cancel(&context.cancel);
+    let options = RestoreOptions::new()
+        .journal_dir(journal_dir(&config)?)
+        .avoid(config.catalog.clone())
+        .cancel(&context.cancel);
     let plan = block_on(stores.plan_restore_with(&archive, &options))?;
     if args.dry_run {
         let document = json!({"dry_run": true, "plan": plan});

@@ -3,5 +3,6 @@
 mod codes;
 mod commands;
 mod json;
+mod places;
 mod signals;
 mod world;
