@@ -11,6 +11,7 @@ mod memory;
 mod writer;
 
 use std::{
+    fmt::Display,
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -22,6 +23,7 @@ use backup_kit::{
     BackupReport, Catalog, Error, ErrorKind, Result, Stores,
     archive::{Archive, PartKind, VerifyMode},
     files::FilesStore,
+    manifest::{Consistency, StoreConsistency},
     sqlite::SqliteStore,
 };
 use futures::executor::block_on;
@@ -174,27 +176,37 @@ fn equal(what: &str, before: &str, after: &str) -> Result<()> {
 
 fn show(backup: &BackupReport) {
     let manifest = &backup.manifest;
-    println!("  id {}, {:?}", manifest.id, manifest.consistency);
+    println!("  id {}", manifest.id);
+    println!(
+        "  {}",
+        match manifest.consistency {
+            Consistency::Consistent => "all stores at one and the same moment",
+            _ => "the stores at different moments",
+        }
+    );
+    let line = |name: &str, what: String, digest: &dyn Display| {
+        println!("             {name:10} {what:>13}  digest {}…", short(digest));
+    };
     for (name, store) in &manifest.stores {
-        println!("  {name:8} {} {:?}", store.engine, store.consistency);
+        let how = match store.consistency {
+            StoreConsistency::Pinned => "fixed by the store itself",
+            StoreConsistency::Held => "copied while the writer waited",
+            _ => "copied while it could change",
+        };
+        println!("  {name:8}   {}, {how}", store.engine);
         for (file, blob) in &store.blobs {
-            println!("           {file:10} {:>9}  {}…", size(blob.len), short(&blob.digest));
+            line(file, size(blob.len), &blob.digest);
         }
         for (collection, facts) in &store.collections {
-            let records = format!("{} records", facts.tally.records);
-            println!("           {collection:10} {records}  {}…", short(&facts.tally.digest));
+            line(collection, format!("{} records", facts.tally.records), &facts.tally.digest);
             for (vector, tally) in &facts.tally.vectors {
-                println!(
-                    "             .{vector:8} {} vectors  {}…",
-                    tally.count,
-                    short(&tally.digest)
-                );
+                line(&format!("  .{vector}"), format!("{} vectors", tally.count), &tally.digest);
             }
         }
     }
 }
 
-fn short(digest: &impl std::fmt::Display) -> String {
+fn short(digest: &dyn Display) -> String {
     digest.to_string()[..16].to_owned()
 }
 
