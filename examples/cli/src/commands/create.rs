@@ -2,7 +2,7 @@
 
 use std::{fs::File, os::fd::AsFd as _, path::Path, sync::Arc};
 
-use backup_kit::{BackupOptions, BackupReport, Error, Outcome, Result};
+use backup_kit::{BackupOptions, BackupReport, Error, Result};
 use futures::{executor::block_on, io::AllowStdIo};
 use serde_json::json;
 
@@ -57,10 +57,6 @@ fn stdout() -> Result<AllowStdIo<File>> {
 fn tell(context: &Context<'_>, report: &BackupReport) -> Result<()> {
     let manifest = &report.manifest;
     let path = report.path.as_ref().map(|path| path.display().to_string());
-    let notices = match &report.outcome {
-        Outcome::Complete => &[][..],
-        Outcome::Partial(notices) => notices,
-    };
     let collections = manifest.stores.values().flat_map(|store| store.collections.values());
     let records: u64 = collections.map(|collection| collection.tally.records).sum();
     let named = |missing| {
@@ -79,7 +75,7 @@ fn tell(context: &Context<'_>, report: &BackupReport) -> Result<()> {
         "missing": missing,
         "records": records,
         "notice_count": manifest.notice_count,
-        "notices": notices,
+        "notices": manifest.notices,
     });
 
     let style = context.screen.style;

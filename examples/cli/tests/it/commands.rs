@@ -124,6 +124,30 @@ fn an_output_is_written_where_it_was_named() {
 }
 
 #[test]
+fn a_catalog_may_lie_within_a_store_or_around_it() {
+    for catalog in ["uploads/backups", "."] {
+        let config = CONFIG.replace("path = \"backups\"", &format!("path = \"{catalog}\""));
+        let world = World::with(&config);
+        let made: Vec<String> = ["one", "two"]
+            .map(|text| world.json(0, &["create", "-d", text])["path"].as_str().unwrap().to_owned())
+            .into();
+        let elsewhere = world.json(0, &["create", "--output", "uploads/sub/elsewhere.tar.gz"]);
+        // A folder and two files: nothing of the catalog, nor the archive itself.
+        assert_eq!(elsewhere["records"], 3, "{elsewhere}");
+        fs::rename(world.path("uploads/sub/elsewhere.tar.gz"), world.path("elsewhere.tar.gz"))
+            .unwrap();
+        for archive in ["latest", "elsewhere.tar.gz", made[0].as_str()] {
+            fs::write(world.path("uploads/a.md"), "changed").unwrap();
+            world.good(&["restore", archive, "--yes"]);
+            assert_eq!(fs::read_to_string(world.path("uploads/a.md")).unwrap(), "# A\n");
+            for path in &made {
+                world.good(&["validate", path]);
+            }
+        }
+    }
+}
+
+#[test]
 fn an_archive_can_go_to_a_pipe() {
     let world = World::new();
     let ran = world.command(&["create", "--output", "-"]).output().unwrap();
