@@ -6,9 +6,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::File,
+    io::Read as _,
     path::Path,
 };
 
+use backup_kit::{BackupOptions, MemoryStore, Stores};
+use futures::executor::block_on;
 use serde_json::{Value, json};
 
 fn load(name: &str) -> Value {
@@ -35,6 +39,42 @@ fn the_schemas_are_schemas_and_take_the_examples() {
         }
         assert_eq!(faults(&schema, &example), Vec::<String>::new(), "{name}");
     }
+}
+
+#[test]
+fn the_schemas_take_what_a_backup_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, gone) = (MemoryStore::new(), MemoryStore::new());
+    store.insert_with_vector("notes", 1, json!({"title": "hello"}), "text", &[0.5, 1.0]).unwrap();
+    store.put_blob("native.db", &b"snapshot"[..]);
+    gone.unreachable();
+    let stores = Stores::new("docs", "1.0.0")
+        .with("state", store)
+        .optional("gone", gone)
+        .config("host", json!({"model": "m"}))
+        .statistic("documents", 1)
+        .metadata("release", json!("nightly"));
+    let path = folder.path().join("a.tar.gz");
+    let options = BackupOptions::new().description("d").system_info(true);
+    let report = block_on(stores.backup_to_file(&path, &options)).unwrap();
+    assert!(!report.outcome.is_complete());
+
+    let mut found = 0;
+    let stream = flate2::read::GzDecoder::new(File::open(&path).unwrap());
+    for entry in tar::Archive::new(stream).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let name = match &*entry.path_bytes() {
+            b"backup.json" => "preamble",
+            b"manifest.json" => "manifest",
+            _ => continue,
+        };
+        found += 1;
+        let mut text = String::new();
+        entry.read_to_string(&mut text).unwrap();
+        let written = serde_json::from_str(&text).unwrap();
+        assert_eq!(faults(&pair(name).0, &written), Vec::<String>::new(), "{text}");
+    }
+    assert_eq!(found, 2);
 }
 
 #[test]

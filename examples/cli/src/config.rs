@@ -332,6 +332,14 @@ default = false
     }
 
     #[test]
+    fn the_example_in_the_readme_reads() {
+        let readme = include_str!("../README.md");
+        let example = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next());
+        let config = parse(example.expect("an example")).unwrap();
+        assert_eq!(config.stores.len(), 2);
+    }
+
+    #[test]
     fn every_fault_has_its_place_and_its_remedy() {
         let app = "[app]\nname = \"a\"\nversion = \"1\"\n";
         let store = "[[store]]\nname = \"s\"\nkind = \"files\"\npath = \"p\"\n";
