@@ -138,7 +138,9 @@ impl Reader {
         }
         let Ok(mut walk) = Walk::<()>::new(handle) else { return Ok(None) };
         while let Some(step) = walk.step() {
-            self.cancel.check()?;
+            if self.cancel.is_cancelled() {
+                return Ok(None);
+            }
             let stamp = match (step, walk.stat()) {
                 (Step::Up { .. }, _) => continue,
                 (Step::Name, Ok(stamp)) => stamp,

@@ -172,9 +172,16 @@ impl RootStage {
 
     fn stage(&mut self) -> Result<&mut Stage> {
         self.cancel.check()?;
-        self.stage
-            .as_mut()
-            .ok_or_else(|| Error::adapter("an entry came after the last").on(&self.token.path))
+        let whole = self.place.as_ref().is_some_and(|place| place.state.whole);
+        self.stage.as_mut().ok_or_else(|| {
+            let error = if whole {
+                Error::adapter("an entry came after the last")
+            } else {
+                Error::new(ErrorKind::Unfinished, "staging was interrupted")
+                    .advise("begin the restore again, or abort it")
+            };
+            error.on(&self.token.path)
+        })
     }
 
     fn seal(&mut self) -> Result<()> {

@@ -11,7 +11,7 @@ use backup_core::{
     ByteStream, EntryKind, Error, ErrorKind, FileEntry, Part, Partition, PinRequest, Pinned,
     Result, Source, SourceSession, Summary, Worker, async_trait,
 };
-use futures::{StreamExt, TryStreamExt, lock::Mutex, stream};
+use futures::{FutureExt, StreamExt, future, future::BoxFuture, lock::Mutex, stream};
 use rustix::fs::FileType;
 
 use crate::{
@@ -51,7 +51,7 @@ impl Source for FilesStore {
                 })
                 .await?;
             estimate = estimate.zip(time).map(|(sum, time)| sum.max(time));
-            roots.push(RootSession { name, worker: Arc::new(worker), ready: Mutex::default() });
+            roots.push(RootSession { name, worker: Arc::new(worker), queue: Mutex::default() });
         }
         Ok(Pinned::Live { session: Box::new(Session { roots }), estimate })
     }
@@ -79,6 +79,20 @@ fn guess(path: &Path) -> Option<Duration> {
     Some(Duration::from_micros(bytes / 100) + Duration::from_micros(100) * entries)
 }
 
+fn ask<T, J>(
+    worker: &Worker<Option<Reader>>,
+    job: J,
+) -> impl Future<Output = Result<T>> + Send + use<T, J>
+where
+    T: Send + 'static,
+    J: FnOnce(&mut Reader) -> Result<T> + Send + 'static,
+{
+    worker.call(|slot| match slot {
+        Some(reader) => job(reader),
+        None => Err(Error::adapter("a root was not opened")),
+    })
+}
+
 struct Session {
     roots: Vec<RootSession>,
 }
@@ -86,34 +100,41 @@ struct Session {
 struct RootSession {
     name: String,
     worker: Arc<Worker<Option<Reader>>>,
-    ready: Mutex<VecDeque<Item>>,
+    queue: Mutex<Queue>,
+}
+
+/// Parts that were read, and the batch that is read meanwhile.
+#[derive(Default)]
+struct Queue {
+    ready: VecDeque<Item>,
+    ahead: Option<BoxFuture<'static, Result<Vec<Item>>>>,
 }
 
 impl RootSession {
-    async fn call<T: Send + 'static>(
-        worker: &Worker<Option<Reader>>,
-        job: impl FnOnce(&mut Reader) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
-        worker
-            .call(|slot| match slot {
-                Some(reader) => job(reader),
-                None => Err(Error::adapter("a root was not opened")),
-            })
-            .await
+    /// The next item. Reading goes on while it is used, unless a file has to be read first.
+    async fn item(&self) -> Result<Option<Item>> {
+        let mut queue = self.queue.lock().await;
+        if queue.ready.is_empty() {
+            let batch = match queue.ahead.take() {
+                Some(ahead) => ahead.await?,
+                None => ask(&self.worker, Reader::batch).await?,
+            };
+            queue.ready.extend(batch);
+            if matches!(queue.ready.back(), Some(Item::Part(_))) {
+                queue.ahead = Some(ask(&self.worker, Reader::batch).boxed());
+            }
+        }
+        Ok(queue.ready.pop_front())
     }
 
     fn body(&self) -> ByteStream {
         // Two pieces are asked for at a time, so that reading goes on while one is used.
         let worker = Arc::clone(&self.worker);
-        stream::repeat_with(move || {
-            let worker = Arc::clone(&worker);
-            async move { Self::call(&worker, Reader::piece).await.transpose() }
-        })
-        .buffered(2)
-        .take_while(|piece| std::future::ready(piece.is_some()))
-        .filter_map(std::future::ready)
-        .into_stream()
-        .boxed()
+        stream::repeat_with(move || ask(&worker, Reader::piece).map(Result::transpose))
+            .buffered(2)
+            .take_while(|piece| future::ready(piece.is_some()))
+            .filter_map(future::ready)
+            .boxed()
     }
 
     fn large(&self, header: Header) -> Part {
@@ -135,11 +156,7 @@ impl SourceSession for Session {
             .iter()
             .find(|root| root.name == partition.name)
             .ok_or_else(|| Error::adapter("there is no such partition").on(&partition.name))?;
-        let mut ready = root.ready.lock().await;
-        if ready.is_empty() {
-            ready.extend(RootSession::call(&root.worker, Reader::batch).await?);
-        }
-        Ok(ready.pop_front().map(|item| match item {
+        Ok(root.item().await?.map(|item| match item {
             Item::Part(part) => part,
             Item::Large(header) => root.large(header),
         }))
@@ -151,8 +168,7 @@ impl SourceSession for Session {
         let mut excluded = 0_u64;
         for root in &self.roots {
             let (changed, left_out) =
-                RootSession::call(&root.worker, |reader| Ok((reader.summary()?, reader.excluded)))
-                    .await?;
+                ask(&root.worker, |reader| Ok((reader.summary()?, reader.excluded))).await?;
             // One that changed decides, then one that is not known.
             summary.changed = match (summary.changed, changed) {
                 (Some(true), _) | (_, Some(true)) => Some(true),

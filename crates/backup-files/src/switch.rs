@@ -277,9 +277,7 @@ impl Place {
             staging: self.token.inside.then_some(self.token.staging.as_bytes()),
             pointer_first: from == Side::Live,
         };
-        sweep.folder(&self.side(from)?, &self.side(to)?, b"")?;
-        // Every rename is on the disk before the step that follows is noted.
-        sys::sync_all(&self.dir)
+        sweep.folder(&self.side(from)?, &self.side(to)?, b"")
     }
 
     /// Gives back mode and time to live folders that entries were moved in.
@@ -330,10 +328,15 @@ impl Sweep<'_> {
         let pointer = names.contains(POINTER).then_some(POINTER);
         let others = names.iter().filter(|name| *name != POINTER);
         if self.pointer_first {
-            pointer.into_iter().chain(others).try_for_each(|name| self.entry(from, to, at, name))
+            pointer
+                .into_iter()
+                .chain(others)
+                .try_for_each(|name| self.entry(from, to, at, name))?;
         } else {
-            others.chain(pointer).try_for_each(|name| self.entry(from, to, at, name))
+            others.chain(pointer).try_for_each(|name| self.entry(from, to, at, name))?;
         }
+        // Every rename is on the disk before the step that follows is noted.
+        sync_both(from, to).map_err(fail("could not sync a folder", at))
     }
 
     fn entry(&self, from: &OwnedFd, to: &OwnedFd, at: &[u8], name: &[u8]) -> Result<()> {
@@ -389,10 +392,16 @@ fn shift(from: &OwnedFd, to: &OwnedFd, name: &[u8]) -> rustix::io::Result<()> {
                 shift(&folder, &there, inner)?;
             }
             sys::dress(&there, stamp.mode(), stamp.modified)?;
+            sync_both(&folder, &there)?;
             rustix::fs::unlinkat(from, name, AtFlags::REMOVEDIR)
         }
         errno => Err(errno),
     }
+}
+
+fn sync_both(from: &OwnedFd, to: &OwnedFd) -> rustix::io::Result<()> {
+    rustix::fs::fsync(to)?;
+    rustix::fs::fsync(from)
 }
 
 fn open_or_create(dir: &OwnedFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {

@@ -2,6 +2,7 @@
 #![cfg(unix)]
 
 mod changes;
+mod conformance;
 mod crash;
 mod hostile;
 mod left_out;
@@ -18,12 +19,12 @@ use std::{
 use backup_core::{
     Cancel, CollectionEnd, Content, EntryFacts, EntryKind, EntryPath, FileEntry, Notice,
     NoticeKind, Part, PinRequest, Pinned, Reattached, Result, Schema, Sink, SinkSession, Source,
-    StagePlan, StageToken, Summary, byte_stream,
+    StagePlan, StageToken, Summary,
     record::{Sha256Digest, Tally},
 };
 use backup_files::FilesStore;
+use futures::StreamExt;
 pub(crate) use futures::executor::block_on;
-use futures::{StreamExt, TryStreamExt};
 
 /// A backup, held in memory.
 #[derive(Default)]
@@ -35,7 +36,7 @@ pub(crate) struct Taken {
     pub(crate) summary: Summary,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(crate) root: String,
     pub(crate) path: EntryPath,
@@ -85,7 +86,7 @@ pub(crate) fn take_with(
     })
 }
 
-async fn own(entry: FileEntry) -> Result<Entry> {
+pub(crate) async fn own(entry: FileEntry) -> Result<Entry> {
     let FileEntry { root, path, mode, modified, kind } = entry;
     let kind = match kind {
         EntryKind::Directory => Kind::Folder,
@@ -270,13 +271,4 @@ pub(crate) fn sample(root: &Path) {
     std::os::unix::fs::symlink("docs/a.txt", root.join("link")).unwrap();
     chmod(&root.join("docs/a.txt"), 0o640);
     chmod(&root.join("empty"), 0o700);
-}
-
-pub(crate) fn streamed(bytes: Vec<u8>) -> backup_core::ByteStream {
-    byte_stream(bytes)
-}
-
-pub(crate) fn read_all(body: backup_core::ByteStream) -> Result<Vec<u8>> {
-    let pieces: Vec<_> = block_on(body.try_collect())?;
-    Ok(pieces.concat())
 }
