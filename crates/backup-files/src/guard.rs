@@ -7,6 +7,8 @@ use std::{
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
 };
 
 use backup_core::{Error, ErrorKind, Result};
@@ -103,7 +105,15 @@ pub(crate) struct Guard {
     held: HashSet<Identity>,
     /// Whether the system told what is open.
     pub(crate) sees_open_files: bool,
+    /// How often it will still be waited for files that are open for a moment only.
+    patience: u32,
 }
+
+/// A file that is being served or written is open for a moment; a database for long. One is
+/// waited for so many times so long, and all of a root together [`PATIENCE`] times.
+const WAITS: u32 = 5;
+const WAIT: Duration = Duration::from_millis(20);
+const PATIENCE: u32 = 50;
 
 impl Guard {
     /// For the root at `root`; `avoid` are paths of any kind, in it or not, there or not.
@@ -118,8 +128,14 @@ impl Guard {
             }
         }
         let avoid = within(root, avoid)?;
-        let mut guard =
-            Self { open_files, avoid, avoid_ids, held: HashSet::new(), sees_open_files: true };
+        let mut guard = Self {
+            open_files,
+            avoid,
+            avoid_ids,
+            held: HashSet::new(),
+            sees_open_files: true,
+            patience: PATIENCE,
+        };
         guard.refresh();
         Ok(guard)
     }
@@ -134,7 +150,7 @@ impl Guard {
 
     /// Why the entry must not be opened, if so. Opens nothing.
     pub(crate) fn forbids(
-        &self,
+        &mut self,
         dir: impl AsFd,
         names: &Names,
         name: &[u8],
@@ -147,10 +163,23 @@ impl Guard {
         if stamp.kind != FileType::RegularFile {
             return None;
         }
-        if self.held.contains(&stamp.id) {
-            return Some("is held open by this process, which could lose its locks on it");
+        if is_database(dir, names, name) {
+            return Some("is a database in use: only its engine may open it");
         }
-        is_database(dir, names, name).then_some("is a database in use: only its engine may open it")
+        self.stays_open(stamp.id)
+            .then_some("is held open by this process, which could lose its locks on it")
+    }
+
+    fn stays_open(&mut self, id: Identity) -> bool {
+        for _ in 0..WAITS {
+            if self.patience == 0 || !self.held.contains(&id) {
+                break;
+            }
+            self.patience -= 1;
+            thread::sleep(WAIT);
+            self.refresh();
+        }
+        self.held.contains(&id)
     }
 }
 

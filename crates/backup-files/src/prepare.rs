@@ -172,7 +172,7 @@ pub(crate) fn places(root: &Path, restore_id: &str) -> Vec<PathBuf> {
 fn kept(root: &Path, plan: &StagePlan, keep: &mut BTreeSet<String>) -> Result<()> {
     let failed =
         |errno| sys::fail("could not read a root", root.as_os_str().as_encoded_bytes())(errno);
-    let guard = Guard::new(root, &plan.avoid, Arc::new(OpenFiles::default()))?;
+    let mut guard = Guard::new(root, &plan.avoid, Arc::new(OpenFiles::default()))?;
     let mut found: Vec<Vec<u8>> = guard::within(root, &plan.avoid)?;
     let mut walk = Walk::<()>::new(sys::open_path(root).map_err(failed)?).map_err(failed)?;
     while let Some(step) = walk.step() {

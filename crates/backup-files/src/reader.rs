@@ -267,7 +267,7 @@ impl Reader {
             self.excluded += 1;
             return;
         }
-        if let Some(why) = self.forbidden(walk, &stamp) {
+        if let Some(why) = forbidden(&mut self.guard, walk, &stamp) {
             return self.trouble(NoticeKind::LeftOut, why);
         }
         let Ok(path) = EntryPath::new(walk.path()) else {
@@ -297,24 +297,6 @@ impl Reader {
             Err(Errno::INVAL) => self.unread(Trouble::Became),
             Err(errno) => self.unread(errno.into()),
         }
-    }
-
-    /// Why the entry must not be opened, if so: itself, or the other half of its group.
-    fn forbidden(&self, walk: &Walk<Folder>, stamp: &Stamp) -> Option<&'static str> {
-        let (dir, names, name, path) = (walk.dir(), walk.names(), walk.name(), walk.path());
-        if let Some(why) = self.guard.forbids(dir, names, name, path, stamp) {
-            return Some(why);
-        }
-        let parent = &path[..path.len() - name.len()];
-        let partner = match name.strip_suffix(LOG) {
-            Some(base) if !base.is_empty() => base.to_vec(),
-            _ => [name, LOG].concat(),
-        };
-        if stamp.kind != FileType::RegularFile || !names.contains(&partner) {
-            return None;
-        }
-        let theirs = sys::stat_at(dir, &partner).ok()?;
-        self.guard.forbids(dir, names, &partner, &[parent, &partner].concat(), &theirs)
     }
 
     fn folder(&mut self, path: EntryPath, stamp: &Stamp) {
@@ -532,4 +514,22 @@ impl Reader {
             detail: detail.to_owned(),
         })));
     }
+}
+
+/// Why the entry must not be opened, if so: itself, or the other half of its group.
+fn forbidden(guard: &mut Guard, walk: &Walk<Folder>, stamp: &Stamp) -> Option<&'static str> {
+    let (dir, names, name, path) = (walk.dir(), walk.names(), walk.name(), walk.path());
+    if let Some(why) = guard.forbids(dir, names, name, path, stamp) {
+        return Some(why);
+    }
+    let parent = &path[..path.len() - name.len()];
+    let partner = match name.strip_suffix(LOG) {
+        Some(base) if !base.is_empty() => base.to_vec(),
+        _ => [name, LOG].concat(),
+    };
+    if stamp.kind != FileType::RegularFile || !names.contains(&partner) {
+        return None;
+    }
+    let theirs = sys::stat_at(dir, &partner).ok()?;
+    guard.forbids(dir, names, &partner, &[parent, &partner].concat(), &theirs)
 }

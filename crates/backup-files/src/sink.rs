@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use backup_core::{
-    Cancel, Content, EntryKind, EntryPath, Error, ErrorKind, FileEntry, Part, Prepared, Reattached,
-    Result, Sink, SinkSession, StagePlan, StageToken, Worker, async_trait,
+    ByteStream, Cancel, Content, EntryKind, EntryPath, Error, ErrorKind, FileEntry, Part, Prepared,
+    Reattached, Result, Sink, SinkSession, StagePlan, StageToken, Worker, async_trait,
     record::{Key, RecordBatch, Tally},
 };
-use futures::TryStreamExt;
+use futures::{TryFutureExt, TryStreamExt, lock::Mutex};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
     place::{self, NEW, Place, RootToken, Step},
     prepare,
     read::SMALL,
-    stage::{Dress, Stage},
+    stage::{Dress, Gate, Make, Stage},
     switch::Live,
     tally::{Ignore, tally},
 };
@@ -42,8 +42,8 @@ impl Sink for FilesStore {
     async fn begin(&self, token: &StageToken, cancel: &Cancel) -> Result<Box<dyn SinkSession>> {
         let mut roots = Vec::new();
         for token in read_token(token)? {
+            let root = RootSession::spawn(&token, None, cancel)?;
             let cancel = cancel.clone();
-            let root = RootSession::spawn(token.root.clone(), None)?;
             root.worker
                 .call(move |slot| {
                     *slot = Some(RootStage::begin(token, cancel)?);
@@ -61,7 +61,8 @@ impl Sink for FilesStore {
         let (stages, found) = worker.call(move |()| reattach(tokens)).await?;
         let mut roots = Vec::new();
         for stage in stages {
-            roots.push(RootSession::spawn(stage.token.root.clone(), Some(stage))?);
+            let token = stage.token.clone();
+            roots.push(RootSession::spawn(&token, Some(stage), &Cancel::new())?);
         }
         let session = Box::new(Session { roots });
         Ok(match found {
@@ -161,7 +162,7 @@ struct RootStage {
 impl RootStage {
     fn begin(token: RootToken, cancel: Cancel) -> Result<Self> {
         let place = Place::create(&token)?;
-        let stage = Stage::new(place.folder(NEW)?, place.create_implied()?, token.keep())?;
+        let stage = Stage::new(place.folder(NEW)?, place.create_implied()?)?;
         Ok(Self { token, place: Some(place), stage: Some(stage), cancel })
     }
 
@@ -182,6 +183,15 @@ impl RootStage {
             };
             error.on(&self.token.path)
         })
+    }
+
+    /// Runs a step of staging; after one that failed, nothing more is taken.
+    fn staging<T>(&mut self, job: impl FnOnce(&mut Stage) -> Result<T>) -> Result<T> {
+        let done = self.stage().and_then(job);
+        if done.is_err() {
+            self.stage = None;
+        }
+        done
     }
 
     fn seal(&mut self) -> Result<()> {
@@ -238,7 +248,11 @@ impl RootStage {
 
     fn abort(&mut self) -> Result<()> {
         self.stage = None;
-        self.undo()?;
+        // Nothing to take back, and on a full disk no room to note it.
+        let untouched = |place: &Place| matches!(place.state.step, Step::Staging | Step::Failed);
+        if !self.place.as_ref().is_some_and(untouched) {
+            self.undo()?;
+        }
         self.remove()
     }
 
@@ -253,66 +267,145 @@ impl RootStage {
     }
 }
 
+/// So many small entries, or bytes of them, are made in one call of the thread.
+const BATCH_ENTRIES: usize = 128;
+const BATCH_BYTES: usize = 1 << 20;
+
 struct RootSession {
     name: String,
     worker: Worker<Option<RootStage>>,
+    inbox: Mutex<Inbox>,
+    cancel: Cancel,
+}
+
+/// Entries that came and are not made yet.
+struct Inbox {
+    gate: Gate,
+    waiting: Vec<(EntryPath, Dress, Make)>,
+    bytes: usize,
+    /// An entry has begun to come; one that broke off leaves this behind.
+    begun: bool,
+}
+
+impl Inbox {
+    fn check(&self) -> Result<()> {
+        if self.begun {
+            return Err(Error::new(ErrorKind::Unfinished, "an entry was not taken whole")
+                .advise("abort the restore, or begin it again"));
+        }
+        Ok(())
+    }
 }
 
 impl RootSession {
-    fn spawn(name: String, stage: Option<RootStage>) -> Result<Self> {
+    fn spawn(token: &RootToken, stage: Option<RootStage>, cancel: &Cancel) -> Result<Self> {
+        let name = token.root.clone();
         let worker = Worker::spawn(format!("files {name}"), || Ok(stage))?;
-        Ok(Self { name, worker })
+        let inbox =
+            Inbox { gate: Gate::new(token.keep()), waiting: Vec::new(), bytes: 0, begun: false };
+        Ok(Self { name, worker, inbox: Mutex::new(inbox), cancel: cancel.clone() })
     }
 
-    async fn call<T: Send + 'static>(
+    fn ask<T: Send + 'static>(
         &self,
         job: impl FnOnce(&mut RootStage) -> Result<T> + Send + 'static,
-    ) -> Result<T> {
+    ) -> impl Future<Output = Result<T>> + Send {
         let done = self.worker.call(|slot| match slot {
             Some(stage) => job(stage),
             None => Err(Error::adapter("a root was not opened")),
         });
-        done.await.map_err(|error| error.on(&self.name))
+        done.map_err(|error| error.on(&self.name))
+    }
+
+    /// Makes what waits, then does the job.
+    async fn call<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(&mut RootStage) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let mut inbox = self.inbox.lock().await;
+        inbox.check()?;
+        self.flush(&mut inbox).await?;
+        self.ask(job).await
+    }
+
+    async fn flush(&self, inbox: &mut Inbox) -> Result<()> {
+        let waiting = std::mem::take(&mut inbox.waiting);
+        inbox.bytes = 0;
+        if waiting.is_empty() {
+            return Ok(());
+        }
+        let make = |stage: &mut Stage| {
+            waiting.into_iter().try_for_each(|(path, dress, what)| stage.make(path, dress, what))
+        };
+        self.ask(move |root| root.staging(make)).await
     }
 
     async fn entry(&self, entry: FileEntry) -> Result<()> {
+        self.cancel.check()?;
         let FileEntry { path, mode, modified, kind, .. } = entry;
         let dress = Dress { mode, modified };
-        match kind {
-            EntryKind::Directory => self.call(move |root| root.stage()?.folder(path, dress)).await,
-            EntryKind::Symlink { target } => {
-                self.call(move |root| root.stage()?.link(path, dress, &target)).await
+        let mut inbox = self.inbox.lock().await;
+        inbox.check()?;
+        inbox.gate.pass(&path, dress, &kind).map_err(|error| error.on(&self.name))?;
+        inbox.begun = true;
+        let what = match kind {
+            EntryKind::Directory => Make::Folder,
+            EntryKind::Symlink { target } => Make::Link(target),
+            EntryKind::File { len, body } if len <= SMALL => {
+                Make::File(small(&path, len, body).await?)
             }
-            EntryKind::File { len, body } => self.file(path, dress, len, body).await,
+            EntryKind::File { len, body } => {
+                self.flush(&mut inbox).await?;
+                self.large(path, dress, len, body).await?;
+                inbox.begun = false;
+                return Ok(());
+            }
+        };
+        if let Make::File(bytes) = &what {
+            inbox.bytes += bytes.len();
         }
+        inbox.waiting.push((path, dress, what));
+        if inbox.waiting.len() >= BATCH_ENTRIES || inbox.bytes >= BATCH_BYTES {
+            self.flush(&mut inbox).await?;
+        }
+        inbox.begun = false;
+        Ok(())
     }
 
-    async fn file(
+    async fn large(
         &self,
         path: EntryPath,
         dress: Dress,
         len: u64,
-        mut body: backup_core::ByteStream,
+        mut body: ByteStream,
     ) -> Result<()> {
-        if len <= SMALL {
-            let mut bytes = Vec::with_capacity(usize::try_from(len).unwrap_or(0));
-            while let Some(piece) = body.try_next().await? {
-                if bytes.len() + piece.len() > usize::try_from(len).unwrap_or(0) {
-                    return Err(Error::new(ErrorKind::Corrupt, "a file is too long").on(path));
-                }
-                bytes.extend_from_slice(&piece);
-            }
-            if bytes.len() as u64 != len {
-                return Err(Error::new(ErrorKind::Corrupt, "a file is too short").on(path));
-            }
-            return self.call(move |root| root.stage()?.file(path, dress, &bytes)).await;
-        }
-        self.call(move |root| root.stage()?.open(path, dress, len)).await?;
+        self.ask(move |root| root.staging(|stage| stage.open(path, dress, len))).await?;
+        // One piece is fetched while the one before it is written.
+        let mut before = None;
         while let Some(piece) = body.try_next().await? {
-            self.call(move |root| root.stage()?.append(&piece)).await?;
+            let done = self.ask(move |root| root.staging(|stage| stage.append(&piece)));
+            if let Some(before) = before.replace(done) {
+                before.await?;
+            }
         }
-        self.call(|root| root.stage()?.close()).await
+        if let Some(before) = before {
+            before.await?;
+        }
+        self.ask(|root| root.staging(Stage::close)).await
     }
+}
+
+async fn small(path: &EntryPath, len: u64, mut body: ByteStream) -> Result<Vec<u8>> {
+    let wrong = |how| Error::new(ErrorKind::Corrupt, format!("a file is too {how}")).on(path);
+    let len = usize::try_from(len).unwrap_or(0);
+    let mut bytes = Vec::with_capacity(len);
+    while let Some(piece) = body.try_next().await? {
+        if bytes.len() + piece.len() > len {
+            return Err(wrong("long"));
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    if bytes.len() == len { Ok(bytes) } else { Err(wrong("short")) }
 }
 
 struct Session {
@@ -330,7 +423,7 @@ impl Session {
     async fn each(&self, job: fn(&mut RootStage) -> Result<()>) -> Result<()> {
         let mut outcome = Ok(());
         for root in &self.roots {
-            outcome = outcome.and(root.call(job).await);
+            outcome = outcome.and(root.ask(job).await);
         }
         outcome
     }

@@ -6,7 +6,7 @@ use std::{
     os::fd::OwnedFd,
 };
 
-use backup_core::{EntryPath, Error, ErrorKind, Result};
+use backup_core::{EntryKind, EntryPath, Error, ErrorKind, Result};
 use rustix::{fs::AtFlags, io::Errno};
 
 use crate::{reader::TIMES, sys, trail::Trail};
@@ -18,53 +18,99 @@ pub(crate) struct Dress {
     pub(crate) modified: (i64, u32),
 }
 
-/// Takes entries in ascending order of their paths.
+/// Refuses entries that no honest archive holds, before anything is made of them.
+pub(crate) struct Gate {
+    last: Option<(EntryPath, bool)>,
+    keep: Vec<Vec<u8>>,
+}
+
+impl Gate {
+    /// `keep` are paths that belong to others.
+    pub(crate) fn new(keep: Vec<Vec<u8>>) -> Self {
+        Self { last: None, keep }
+    }
+
+    pub(crate) fn pass(&mut self, path: &EntryPath, dress: Dress, kind: &EntryKind) -> Result<()> {
+        if !TIMES.contains(&dress.modified.0) || dress.modified.1 >= 1_000_000_000 {
+            return Err(hostile("an entry has a time that no file can have", path));
+        }
+        if let Some((last, was_folder)) = &self.last {
+            if path <= last {
+                return Err(hostile("an entry comes twice or out of order", path));
+            }
+            if !was_folder && below(path.as_bytes(), last.as_bytes()) {
+                return Err(hostile("an entry lies below one that is no folder", path));
+            }
+        }
+        if let EntryKind::Symlink { target } = kind
+            && (target.is_empty() || target.contains(&0) || target.len() > EntryPath::MAX_BYTES)
+        {
+            return Err(hostile("a link has a target that no link can have", path));
+        }
+        if self.keep.iter().any(|kept| path.as_bytes() == kept || below(path.as_bytes(), kept)) {
+            return Err(Error::new(
+                ErrorKind::Busy,
+                "the archive holds a file that is in use here, by another store or an open handle",
+            )
+            .on(path)
+            .advise("close it, or leave it out of the restore")
+            .retryable(false));
+        }
+        self.last = Some((path.clone(), matches!(kind, EntryKind::Directory)));
+        Ok(())
+    }
+}
+
+/// What is made at a path.
+pub(crate) enum Make {
+    Folder,
+    Link(Vec<u8>),
+    File(Vec<u8>),
+}
+
+/// Makes entries that passed the gate, in that order.
 ///
 /// A folder is dressed when the walk leaves it, after all that it holds: so its time stays
 /// and one without write permission can be filled.
 pub(crate) struct Stage {
     trail: Trail<Option<Dress>>,
-    last: Option<(EntryPath, bool)>,
     open: Option<(File, EntryPath, u64, Dress)>,
     /// Paths of folders that nothing announced, each with a NUL: `verify` does not count them.
     implied: BufWriter<File>,
-    keep: Vec<Vec<u8>>,
 }
 
 impl Stage {
-    pub(crate) fn new(root: OwnedFd, implied: File, keep: Vec<Vec<u8>>) -> Result<Self> {
+    pub(crate) fn new(root: OwnedFd, implied: File) -> Result<Self> {
         let trail = Trail::new(root, None).map_err(sys::fail("could not read", b"staging"))?;
-        Ok(Self { trail, last: None, open: None, implied: BufWriter::new(implied), keep })
+        Ok(Self { trail, open: None, implied: BufWriter::new(implied) })
     }
 
-    pub(crate) fn folder(&mut self, path: EntryPath, dress: Dress) -> Result<()> {
-        let name = self.arrive(&path, dress, true)?;
-        let made = sys::create_dir(self.trail.dir(), &name).map_err(taken(&path))?;
-        self.trail.push(&name, made, Some(dress)).map_err(failed(&path))
-    }
-
-    pub(crate) fn link(&mut self, path: EntryPath, dress: Dress, target: &[u8]) -> Result<()> {
-        if target.is_empty() || target.contains(&0) || target.len() > EntryPath::MAX_BYTES {
-            return Err(hostile("a link has a target that no link can have", &path));
+    pub(crate) fn make(&mut self, path: EntryPath, dress: Dress, what: Make) -> Result<()> {
+        match what {
+            Make::Folder => {
+                let name = self.arrive(&path)?;
+                let made = sys::create_dir(self.trail.dir(), &name).map_err(taken(&path))?;
+                self.trail.push(&name, made, Some(dress)).map_err(failed(&path))
+            }
+            Make::Link(target) => {
+                let name = self.arrive(&path)?;
+                let (dir, name) = (self.trail.dir(), name.as_slice());
+                rustix::fs::symlinkat(target, dir, name).map_err(taken(&path))?;
+                let times = sys::times(dress.modified);
+                rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)
+                    .map_err(failed(&path))
+            }
+            Make::File(bytes) => {
+                self.open(path, dress, bytes.len() as u64)?;
+                self.append(&bytes)?;
+                self.close()
+            }
         }
-        let name = self.arrive(&path, dress, false)?;
-        let dir = self.trail.dir();
-        rustix::fs::symlinkat(target, dir, name.as_slice()).map_err(taken(&path))?;
-        let times = sys::times(dress.modified);
-        rustix::fs::utimensat(dir, name.as_slice(), &times, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(failed(&path))
-    }
-
-    /// A whole file.
-    pub(crate) fn file(&mut self, path: EntryPath, dress: Dress, body: &[u8]) -> Result<()> {
-        self.open(path, dress, body.len() as u64)?;
-        self.append(body)?;
-        self.close()
     }
 
     /// Begins a file whose bytes follow.
     pub(crate) fn open(&mut self, path: EntryPath, dress: Dress, len: u64) -> Result<()> {
-        let name = self.arrive(&path, dress, false)?;
+        let name = self.arrive(&path)?;
         let file = sys::create_file(self.trail.dir(), &name).map_err(taken(&path))?;
         self.open = Some((file, path, len, dress));
         Ok(())
@@ -105,29 +151,9 @@ impl Stage {
     }
 
     /// Goes to the folder of `path` and returns its name there.
-    fn arrive(&mut self, path: &EntryPath, dress: Dress, is_folder: bool) -> Result<Vec<u8>> {
+    fn arrive(&mut self, path: &EntryPath) -> Result<Vec<u8>> {
         if let Some((_, unfinished, ..)) = &self.open {
             return Err(too("short", unfinished));
-        }
-        if !TIMES.contains(&dress.modified.0) || dress.modified.1 >= 1_000_000_000 {
-            return Err(hostile("an entry has a time that no file can have", path));
-        }
-        if let Some((last, was_folder)) = &self.last {
-            if path <= last {
-                return Err(hostile("an entry comes twice or out of order", path));
-            }
-            if !was_folder && below(path.as_bytes(), last.as_bytes()) {
-                return Err(hostile("an entry lies below one that is no folder", path));
-            }
-        }
-        if self.keep.iter().any(|kept| path.as_bytes() == kept || below(path.as_bytes(), kept)) {
-            return Err(Error::new(
-                ErrorKind::Busy,
-                "the archive holds a file that is in use here, by another store or an open handle",
-            )
-            .on(path)
-            .advise("close it, or leave it out of the restore")
-            .retryable(false));
         }
         // Up to the folder that both paths share.
         let common = self
@@ -150,7 +176,6 @@ impl Stage {
                 .and_then(|()| self.implied.write_all(&[0]))
                 .map_err(|e| Error::io("could not write to the staging area", e))?;
         }
-        self.last = Some((path.clone(), is_folder));
         Ok(name.to_vec())
     }
 

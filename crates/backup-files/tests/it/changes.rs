@@ -120,13 +120,6 @@ fn a_body_that_is_not_read_to_its_end_does_no_harm() {
 
 /// Keeps one thread busy with a file or folder while backups are taken.
 fn stormy(root: &Path, work: impl Fn(u32) + Sync, mut check: impl FnMut(Taken)) {
-    struct Stop<'a>(&'a AtomicBool);
-    // Also when a check fails, or the test would never end.
-    impl Drop for Stop<'_> {
-        fn drop(&mut self) {
-            self.0.store(true, Ordering::Relaxed);
-        }
-    }
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| (0..).take_while(|_| !done.load(Ordering::Relaxed)).for_each(&work));

@@ -296,10 +296,11 @@ fn two_roots_are_switched_both_or_neither() {
     let read = |root: &str| fs::read_to_string(dir.path().join(root).join("f")).unwrap();
     let (token, session) = stage(&open(), &taken, &taken.plan("r1")).unwrap();
     drop(session);
+    let store = open();
     // The second cannot be switched: something else has taken its place.
     fs::rename(dir.path().join("two"), dir.path().join("aside")).unwrap();
     fs::write(dir.path().join("two"), "a file").unwrap();
-    let Reattached::Staged(session) = block_on(open().reattach(&token)).unwrap() else { panic!() };
+    let Reattached::Staged(session) = block_on(store.reattach(&token)).unwrap() else { panic!() };
     block_on(session.commit()).unwrap_err();
     assert_eq!(read("one"), "old");
     fs::remove_file(dir.path().join("two")).unwrap();

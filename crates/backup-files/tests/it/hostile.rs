@@ -52,8 +52,17 @@ fn file(path: &str) -> Entry {
     entry(path, Kind::File(b"content".to_vec()))
 }
 
+fn large(path: &str) -> Entry {
+    entry(path, Kind::File(vec![1; 2 << 20]))
+}
+
 fn link(path: &str, target: &str) -> Entry {
     entry(path, Kind::Link(target.into()))
+}
+
+/// Brings what was written to the disk: entries are made in batches.
+fn flush(scene: &Scene) -> Result<()> {
+    block_on(scene.session.verify(&Content::new())).map(|_| ())
 }
 
 #[track_caller]
@@ -70,10 +79,10 @@ fn paths_that_lead_out_cannot_even_be_named() {
     }
     // Plain names here, whatever they mean elsewhere.
     let scene = Scene::new();
+    scene.write(file("..\\x")).unwrap();
     scene.write(file("C:\\x")).unwrap();
-    scene.write(file("..\\x")).unwrap_err();
-    let names = names(&scene.staged());
-    assert_eq!(names, ["C:\\x"]);
+    flush(&scene).unwrap();
+    assert_eq!(names(&scene.staged()), ["..\\x", "C:\\x"]);
     scene.unharmed();
 }
 
@@ -112,26 +121,35 @@ fn names_twice_or_out_of_order_are_refused() {
 // What a file system without upper and lower case says when the second name is made.
 #[test]
 fn names_that_the_target_takes_for_the_same_are_refused() {
-    let scene = Scene::new();
-    fs::write(scene.staged().join("readme"), "made under the name README").unwrap();
-    fs::create_dir(scene.staged().join("sub")).unwrap();
-    let error = is(ErrorKind::Incompatible, scene.write(file("readme")));
-    assert!(error.to_string().contains("readme"));
-    is(ErrorKind::Incompatible, scene.write(entry("sub", Kind::Folder)));
-    is(ErrorKind::Incompatible, scene.write(file("sub/x")));
-    scene.unharmed();
+    for entry in [
+        file("readme"),
+        entry("readme", Kind::Folder),
+        file("readme/x"),
+        link("readme", "x"),
+        entry("readme", Kind::File(vec![0; 5 << 20])),
+    ] {
+        let scene = Scene::new();
+        fs::write(scene.staged().join("readme"), "made under the name README").unwrap();
+        let outcome = scene.write(entry).and_then(|()| flush(&scene));
+        let error = is(ErrorKind::Incompatible, outcome);
+        assert!(error.to_string().contains("readme"));
+        // Nor can it be forgotten.
+        block_on(scene.session.commit()).unwrap_err();
+        scene.unharmed();
+    }
 }
 
 #[test]
 fn special_bits_are_dropped_and_absurd_times_refused() {
     let scene = Scene::new();
     scene.write(Entry { mode: 0o7777, ..file("a") }).unwrap();
-    let mode = fs::metadata(scene.staged().join("a")).unwrap().mode();
-    assert_eq!(mode & 0o7777, 0o777);
     for modified in [(i64::MAX, 0), (i64::MIN, 0), (0, 1_000_000_000), (1 << 40, 5)] {
         is(ErrorKind::Hostile, scene.write(Entry { modified, ..file("b") }));
     }
     scene.write(Entry { modified: (-1, 999_999_999), ..file("b") }).unwrap();
+    flush(&scene).unwrap();
+    let mode = fs::metadata(scene.staged().join("a")).unwrap().mode();
+    assert_eq!(mode & 0o7777, 0o777);
     scene.unharmed();
 }
 
@@ -151,12 +169,15 @@ fn a_folder_that_is_swapped_for_a_link_meanwhile_leads_nowhere() {
     let outside = scene.dir.path().join("outside");
     scene.write(entry("a", Kind::Folder)).unwrap();
     scene.write(entry("a/b", Kind::Folder)).unwrap();
+    // Large files are made at once, with all that came before them.
+    scene.write(large("a/b/a")).unwrap();
     fs::rename(scene.staged().join("a"), scene.dir.path().join(".moved")).unwrap();
     symlink(&outside, scene.staged().join("a")).unwrap();
     // The handle is of the folder, wherever it is now.
-    scene.write(file("a/b/c")).unwrap();
-    scene.write(file("a/precious")).unwrap();
+    scene.write(large("a/b/c")).unwrap();
+    scene.write(large("a/precious")).unwrap();
     assert!(scene.dir.path().join(".moved/b/c").exists());
+    assert!(scene.dir.path().join(".moved/precious").exists());
     scene.write(file("z")).unwrap();
     let found = block_on(scene.session.verify(&Content::new())).unwrap();
     assert_eq!(found.collections["root"].records, 2, "the link and z: not what was written");
@@ -180,14 +201,16 @@ fn a_root_that_is_swapped_for_a_link_is_not_followed() {
 
 #[test]
 fn bodies_of_another_length_are_refused() {
-    let scene = Scene::new();
     for len in [3, 9, 5 << 20] {
+        let scene = Scene::new();
         let mut part = file("a").part();
         if let Part::Entry(FileEntry { kind: EntryKind::File { len: claimed, .. }, .. }) = &mut part
         {
             *claimed = len;
         }
         is(ErrorKind::Corrupt, block_on(scene.session.write(part)));
+        is(ErrorKind::Unfinished, scene.write(file("b")));
+        is(ErrorKind::Unfinished, block_on(scene.session.commit()));
+        scene.unharmed();
     }
-    scene.unharmed();
 }
