@@ -17,6 +17,8 @@ mod codec;
 mod entry;
 
 mod extract;
+#[cfg(test)]
+mod forgery;
 mod index;
 mod names;
 mod npy;

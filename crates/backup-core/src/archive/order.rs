@@ -92,7 +92,10 @@ impl Order {
                     return corrupt("a part stands twice");
                 }
             }
-            (PartKind::Entry { store, root, name, entry, .. }, _) => {
+            (PartKind::Entry { store, root, name, mode, entry, .. }, _) => {
+                if *mode > 0o777 {
+                    return fault(ErrorKind::Hostile, "an entry has more than permissions");
+                }
                 let path = EntryPath::new(name)?;
                 let folder = *entry == EntryHead::Directory;
                 let key = (store.clone(), root.clone());

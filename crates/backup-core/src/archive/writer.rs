@@ -148,10 +148,16 @@ impl<W: Write> ArchiveWriter<W> {
     /// # Errors
     /// A codec that this build lacks; an output that fails.
     pub fn new(out: W, preamble: &Preamble, options: &WriterOptions) -> Result<Self> {
+        let mut writer = Self::empty(out, preamble, options)?;
+        writer.part(PartKind::Preamble {}, &preamble.to_json()?)?;
+        Ok(writer)
+    }
+
+    fn empty(out: W, preamble: &Preamble, options: &WriterOptions) -> Result<Self> {
         let format = options.codec.format(options.level)?;
         let segments =
             SegmentWriter::new(out, format.into(), options.memory_bytes, options.threads)?;
-        let mut writer = Self {
+        Ok(Self {
             segments,
             codec: options.codec,
             id: preamble.id,
@@ -168,9 +174,7 @@ impl<W: Write> ArchiveWriter<W> {
             body: None,
             config: Vec::new(),
             stores: BTreeMap::new(),
-        };
-        writer.part(PartKind::Preamble {}, &preamble.to_json()?)?;
-        Ok(writer)
+        })
     }
 
     /// Writes a collection's schema document.
@@ -429,11 +433,16 @@ impl<W: Write> ArchiveWriter<W> {
     ///
     /// # Errors
     /// A part that was not ended; an output that fails.
-    pub fn finish(mut self, mut manifest: Manifest) -> Result<Finished<W>> {
+    pub fn finish(mut self, manifest: Manifest) -> Result<Finished<W>> {
         if let Some(body) = &self.body {
             return Err(Error::adapter("the archive was ended within a part").on(&body.part.path));
         }
         self.write_checksums()?;
+        self.seal(manifest)
+    }
+
+    // The last index page, the root and the trailer.
+    fn seal(mut self, mut manifest: Manifest) -> Result<Finished<W>> {
         if self.part_count > 0 {
             self.page()?;
         }
@@ -487,6 +496,30 @@ impl<W: Write> ArchiveWriter<W> {
             }
         }
         self.end().map(drop)
+    }
+}
+
+#[cfg(test)]
+impl<W: Write> ArchiveWriter<W> {
+    /// An archive of any tar and any index, with hashes that are all right: what a forger
+    /// can make.
+    pub(super) fn forge(
+        out: W,
+        preamble: &Preamble,
+        options: &WriterOptions,
+        tar: &[u8],
+        parts: &[PartEntry],
+        manifest: Manifest,
+    ) -> Result<Finished<W>> {
+        let mut writer = Self::empty(out, preamble, options)?;
+        writer.segments.write(tar)?;
+        for part in parts {
+            index::line(&mut writer.part_lines, part)?;
+            writer.part_count += 1;
+            writer.facts.parts += 1;
+            writer.facts.bytes = writer.facts.bytes.wrapping_add(part.size);
+        }
+        writer.seal(manifest)
     }
 }
 

@@ -1,0 +1,199 @@
+//! Archives whose every hash is right and whose content is hostile: each is refused, before
+//! anything is written.
+
+use super::{
+    Archive, ArchiveWriter, Codec, EntryHead, PartEntry, PartKind, VerifyMode, WriterOptions, scan,
+    tests::sample,
+};
+use crate::{Cancel, ErrorKind, Result};
+
+/// The sample's tar and parts, changed, in an archive that is sealed anew.
+fn forged(change: impl FnOnce(&mut Vec<u8>, &mut Vec<PartEntry>)) -> Vec<u8> {
+    let original = Archive::from_source(sample(Codec::None, 2000)).unwrap();
+    let page = original.page(0).unwrap();
+    let mut tar = Vec::new();
+    for segment in &page.segments {
+        tar.extend_from_slice(&scan::load(&original.inner, segment).unwrap().0);
+    }
+    let mut parts = page.parts;
+    change(&mut tar, &mut parts);
+    let mut options = WriterOptions::default();
+    options.codec = Codec::Gzip;
+    let preamble = original.preamble().unwrap();
+    let mut manifest = original.manifest().clone();
+    manifest.config.clear();
+    ArchiveWriter::forge(Vec::new(), &preamble, &options, &tar, &parts, manifest).unwrap().out
+}
+
+// What everyone who reads the archive does, in one.
+fn read(bytes: Vec<u8>) -> Result<()> {
+    let archive = Archive::from_source(bytes)?;
+    let folder = tempfile::tempdir().unwrap();
+    let inside = folder.path().join("inside");
+    let extracted = archive.extract(&inside, |_| true, &Cancel::new(), &mut |_| {});
+    // Whatever was refused, nothing stands outside.
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    extracted?;
+    for part in archive.entries() {
+        part?;
+    }
+    Ok(())
+}
+
+fn place(parts: &[PartEntry], path: &str) -> usize {
+    parts.iter().position(|part| part.path.contains(path)).unwrap()
+}
+
+#[test]
+fn the_forger_is_good_enough_to_pass_unchanged() {
+    read(forged(|_, _| {})).unwrap();
+    // But for the configurations, which the forger does not count.
+    let archive = Archive::from_source(forged(|_, _| {})).unwrap();
+    let full = archive.verify(VerifyMode::Full, &Cancel::new(), &mut |_| {});
+    assert_eq!(full.unwrap_err().kind(), ErrorKind::Mismatch);
+}
+
+// FAULTS 1, 3, 4, 5, 7, 9, 20, 21: a header that says anything else than the index.
+#[test]
+fn a_header_that_is_not_the_one_that_follows_from_the_index_is_refused() {
+    let fields: &[(&str, usize, &[u8])] = &[
+        ("a path that leads out", 0, b"../../x\0"),
+        ("an absolute path", 0, b"/etc/x\0"),
+        ("a backslash", 0, b"..\\x\0"),
+        ("a NUL within a name", 3, b"\0"),
+        ("set-uid", 100, b"0004755\0"),
+        ("an owner", 108, b"0001750\0"),
+        ("a smaller size", 124, b"00000000001\0"),
+        ("a negative size", 124, &[0xff; 12]),
+        (
+            "a size out of all bounds",
+            124,
+            &[0x80, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+        ),
+        ("another time", 136, b"77777777777\0"),
+        ("a hard link", 156, b"1"),
+        ("a symbolic link", 156, b"2"),
+        ("a character device", 156, b"3"),
+        ("a pipe", 156, b"6"),
+        ("a sparse file", 156, b"S"),
+        ("an unknown type", 156, b"Z"),
+        ("a link target", 157, b"/etc/passwd\0"),
+        ("GNU magic", 257, b"ustar  \0"),
+        ("a prefix", 345, b"/etc"),
+    ];
+    for (what, at, bytes) in fields {
+        let archive = forged(|tar, parts| {
+            let header = parts[place(parts, "main.db")].offset as usize;
+            tar[header + at..][..bytes.len()].copy_from_slice(bytes);
+            // With a checksum that stock readers accept.
+            let mut block = tar::Header::from_byte_slice(&tar[header..][..512]).clone();
+            block.set_cksum();
+            tar[header..][..512].copy_from_slice(block.as_bytes());
+        });
+        let error = read(archive).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Hostile, "{what}: {error}");
+        assert!(error.subject().unwrap().contains("main.db"), "{what}");
+    }
+}
+
+// FAULTS 5, 6, 10: extension headers that the writer would not write.
+#[test]
+fn a_header_that_comes_in_between_is_refused() {
+    for (kind, body) in [
+        (b'x', b"11 size=99\n".to_vec()),
+        (b'x', b"19 path=../../evil\n".to_vec()),
+        (b'x', vec![b'1'; 100_000]),
+        (b'g', b"11 size=99\n".to_vec()),
+        (b'L', b"../evil\0".to_vec()),
+        (b'K', b"/etc\0".to_vec()),
+    ] {
+        let archive = forged(|tar, parts| {
+            let at = place(parts, "main.db");
+            let mut block = tar::Header::new_ustar();
+            block.set_size(body.len() as u64);
+            block.set_entry_type(tar::EntryType::new(kind));
+            block.set_cksum();
+            let mut extra = block.as_bytes().to_vec();
+            extra.extend_from_slice(&body);
+            extra.resize(extra.len().next_multiple_of(512), 0);
+            let offset = parts[at].offset as usize;
+            tar.splice(offset..offset, extra.iter().copied());
+            for part in &mut parts[at + 1..] {
+                part.offset += extra.len() as u64;
+            }
+        });
+        assert!(read(archive).is_err(), "{}", char::from(kind));
+    }
+}
+
+// FAULTS 1, 2, 8, 11, 12, 17, 19, 20: an index that lies.
+#[test]
+fn an_index_that_does_not_fit_the_tar_is_refused() {
+    type Change = fn(&mut Vec<PartEntry>);
+    let changes: &[(&str, Change)] = &[
+        ("a part is missing", |parts| drop(parts.remove(3))),
+        ("a part stands twice", |parts| parts.insert(3, parts[3].clone())),
+        ("two parts are swapped", |parts| parts.swap(3, 4)),
+        ("a part is larger", |parts| parts[3].size += 512),
+        ("a part is smaller", |parts| parts[3].size -= 1),
+        ("a part is larger than memory", |parts| parts[3].size = u64::MAX - 511),
+        ("a part lies beyond the end", |parts| parts[3].offset = 1 << 50),
+        ("offsets overflow", |parts| parts[3].offset = u64::MAX),
+        ("a path of another part", |parts| parts[3].path = parts[2].path.clone()),
+        ("a path that leads out", |parts| parts[3].path = "../evil".into()),
+        ("the first part is not backup.json", |parts| drop(parts.remove(0))),
+        ("the checksums are missing", |parts| drop(parts.pop())),
+        ("a name that leads out", |parts| {
+            let at = place(parts, "files/up/root/big");
+            if let PartKind::Entry { name, .. } = &mut parts[at].kind {
+                *name = b"../../evil".to_vec();
+            }
+            parts[at].path = parts[at].kind.path();
+        }),
+        ("a folder that is a link", |parts| {
+            let at = parts.iter().position(|p| p.path.ends_with("root/a")).unwrap();
+            if let PartKind::Entry { entry, .. } = &mut parts[at].kind {
+                *entry = EntryHead::Symlink(b"/etc".to_vec());
+            }
+        }),
+        ("a mode with more than permissions", |parts| {
+            let at = place(parts, "files/up/root/big");
+            if let PartKind::Entry { mode, .. } = &mut parts[at].kind {
+                *mode = 0o4777;
+            }
+        }),
+    ];
+    for (what, change) in changes {
+        assert!(read(forged(|_, parts| change(parts))).is_err(), "{what}");
+    }
+}
+
+// FAULTS 15, 16: nothing may hide where nobody looks.
+#[test]
+fn bytes_in_the_padding_are_refused() {
+    let archive = forged(|tar, parts| {
+        let next = parts[place(parts, "main.db") + 1].offset as usize;
+        tar[next - 1] = 1;
+    });
+    assert_eq!(read(archive).unwrap_err().kind(), ErrorKind::Hostile);
+}
+
+// FAULTS 18: a name twice, at any depth, in the archive's own JSON.
+#[test]
+fn json_that_says_something_twice_is_refused() {
+    let archive = forged(|tar, parts| {
+        let part = &mut parts[0];
+        let body = part.offset as usize + 512;
+        let text = String::from_utf8(tar[body..][..part.size as usize].to_vec()).unwrap();
+        let twice = text.replacen("{\"application\"", "{\"format\":2,\"application\"", 1);
+        assert_eq!(twice.len().div_ceil(512), text.len().div_ceil(512));
+        tar[body..][..twice.len()].copy_from_slice(twice.as_bytes());
+        part.size = twice.len() as u64;
+        part.sha256 = crate::record::Sha256Digest::of(twice.as_bytes());
+        let created = crate::Timestamp::from_micros(1_735_689_600_000_000);
+        let header = super::tar_block::plain_header("backup.json", part.size, created);
+        tar[..512].copy_from_slice(&header);
+    });
+    let archive = Archive::from_source(archive).unwrap();
+    assert_eq!(archive.preamble().unwrap_err().kind(), ErrorKind::Corrupt);
+}
