@@ -17,8 +17,7 @@ fn forged(change: impl FnOnce(&mut Vec<u8>, &mut Vec<PartEntry>)) -> Vec<u8> {
     }
     let mut parts = page.parts;
     change(&mut tar, &mut parts);
-    let mut options = WriterOptions::default();
-    options.codec = Codec::Gzip;
+    let options = WriterOptions::default();
     let preamble = original.preamble().unwrap();
     let mut manifest = original.manifest().clone();
     manifest.config.clear();
