@@ -92,7 +92,7 @@ impl Mount {
             Ok(done) if done.status.success() => Some(Self(path)),
             other => {
                 assert!(
-                    std::env::var_os("BACKUP_KIT_REQUIRE_MOUNT").is_none(),
+                    std::env::var_os("BACKUP_KIT_REQUIRE").is_none(),
                     "a mount was required: {other:?}"
                 );
                 #[expect(clippy::print_stderr, reason = "a skip is said aloud")]
