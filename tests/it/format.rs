@@ -43,7 +43,6 @@ fn the_tiny_archive_is_whole_and_is_what_the_text_says() {
     for part in archive.entries() {
         let part = part.unwrap();
         assert!(text.contains(&format!("\"path\":\"{}\"", part.path)), "{}", part.path);
-        assert!(text.contains(&format!("\"sha256\":\"{}…\"", &part.sha256.to_string()[..8])));
         if part.path.ends_with(".jsonl") {
             let lines = String::from_utf8(archive.read(&part).unwrap().to_vec()).unwrap();
             assert!(text.contains(&lines));

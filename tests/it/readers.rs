@@ -113,7 +113,8 @@ fn make(codec: Codec) -> Sample {
             _ => true,
         };
         if is_file {
-            files.insert(part.path.into_bytes(), part.sha256);
+            let content = archive.read(&part).unwrap();
+            files.insert(part.path.into_bytes(), Sha256Digest::of(&content));
         }
     }
     assert!(files.len() > 1000);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::names;
 use crate::{
     part::{EntryPath, Metadata, NoticeKind},
-    record::{ElementType, Sha256Digest, tagged},
+    record::{ElementType, tagged},
 };
 
 /// One part of an archive, as the index lists it.
@@ -14,12 +14,11 @@ use crate::{
 pub struct PartEntry {
     /// Its path in the tar; follows from `kind`.
     pub path: String,
-    /// Offset of its header in the tar.
+    /// Offset of its header in the tar; follows from the parts before it.
+    #[serde(skip)]
     pub offset: u64,
     /// Length of its content.
     pub size: u64,
-    /// SHA-256 of its content.
-    pub sha256: Sha256Digest,
     /// What it is.
     #[serde(flatten)]
     pub kind: PartKind,
@@ -203,6 +202,14 @@ impl PartKind {
             | Self::Blob { store, .. }
             | Self::Entry { store, .. } => Some(store),
             _ => None,
+        }
+    }
+
+    /// Byte ranges that count as zero in a blob's digest.
+    pub(super) fn masked(&self) -> &[(u64, u64)] {
+        match self {
+            Self::Blob { masked, .. } => masked,
+            _ => &[],
         }
     }
 

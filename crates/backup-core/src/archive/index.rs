@@ -22,6 +22,9 @@ pub(super) const PAGE_TEXT: usize = 3 << 20;
 /// Largest page: only one that follows a part of terabytes comes near it.
 pub(super) const MAX_PAGE: u64 = 64 << 20;
 
+/// No line of a page is shorter.
+const SHORTEST_LINE: u64 = 32;
+
 /// One compressed run of the tar.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Segment {
@@ -125,12 +128,13 @@ impl Page {
         Ok(out)
     }
 
-    /// Reads a page's text. `start` is where the first segment begins in file and tar: the end
-    /// of the previous page, or of the file's head.
+    /// Reads a page's text. `start` is where the first segment begins in file and tar, and the
+    /// first part in the tar: the end of the previous page, or of the file's head.
     pub(super) fn parse(
         text: &[u8],
         archive: ArchiveId,
         start: (u64, u64),
+        created: Timestamp,
         format: &dyn SegmentFormat,
     ) -> Result<Self> {
         let corrupt = |what: &'static str| Error::new(ErrorKind::Corrupt, what);
@@ -141,7 +145,7 @@ impl Page {
         if head.archive != archive {
             return Err(corrupt("an index page belongs to another archive"));
         }
-        let most = text.len() as u64 / 64;
+        let most = text.len() as u64 / SHORTEST_LINE;
         if head.segments > most || head.parts > most {
             return Err(corrupt("an index page claims more lines than it has"));
         }
@@ -157,11 +161,14 @@ impl Page {
             segments.push(segment);
         }
         let mut parts = Vec::with_capacity(head.parts as usize);
+        let mut offset = start.1;
         for _ in 0..head.parts {
-            let part: PartEntry = serde_json::from_slice(next()?).map_err(bad)?;
-            if part.size > 1 << 60 || part.offset > 1 << 60 {
+            let mut part: PartEntry = serde_json::from_slice(next()?).map_err(bad)?;
+            if part.size > 1 << 60 || offset > 1 << 60 {
                 return Err(corrupt("a part's place is out of all bounds").on(&part.path));
             }
+            part.offset = offset;
+            offset += tar_block::part_len(&part, created);
             parts.push(part);
         }
         if lines.next().is_some() {

@@ -19,6 +19,7 @@ mod entry;
 mod extract;
 #[cfg(test)]
 mod forgery;
+mod hashes;
 mod index;
 mod names;
 mod npy;

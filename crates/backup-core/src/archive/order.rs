@@ -149,10 +149,10 @@ fn same_batch(a: &PartKind, b: &PartKind) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::{ElementType, Sha256Digest};
+    use crate::record::ElementType;
 
     fn part(kind: PartKind) -> PartEntry {
-        PartEntry { path: kind.path(), offset: 0, size: 0, sha256: Sha256Digest::of(b""), kind }
+        PartEntry { path: kind.path(), offset: 0, size: 0, kind }
     }
 
     fn schema(collection: &str) -> PartKind {

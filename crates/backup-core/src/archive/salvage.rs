@@ -6,13 +6,15 @@
 //! same archive and its segments end exactly where it begins; pages of an archive that lies
 //! inside this one name offsets in that other file.
 //!
-//! Parts that a page lists are checked against their hash. Where a page is lost, the tar is
-//! read without it and its parts are believed only if `checksums.sha256` confirms them.
+//! Parts whose segments match the hashes in their page are whole. Where a segment is damaged
+//! it is decompressed as far as it goes, and where a page is lost the tar is read without it;
+//! parts that come out of these are believed only if `checksums.sha256` confirms them.
 
 use std::{
     collections::HashMap,
     io::{self, Read},
     path::Path,
+    sync::OnceLock,
 };
 
 use super::{
@@ -34,6 +36,8 @@ use crate::{
 
 /// Most losses that a report names.
 const NAMED: usize = 10_000;
+/// Most bytes of a list of checksums that are taken into memory.
+const MOST_CHECKSUMS: u64 = 1 << 30;
 /// The file is searched in pieces of this length, with room for what lies across borders.
 const PIECE: u64 = 8 << 20;
 
@@ -44,6 +48,8 @@ pub struct Salvage {
     size: u64,
     root: Option<Manifest>,
     spans: Vec<Span>,
+    // Every path with its hash, where that is needed.
+    confirmed: OnceLock<HashMap<String, Sha256Digest>>,
 }
 
 // A stretch of the file between two known borders.
@@ -62,8 +68,6 @@ pub struct SalvagedPart {
     pub path: String,
     /// Length of its content.
     pub size: u64,
-    /// SHA-256 of its content.
-    pub sha256: Sha256Digest,
     /// What the index says of it, where the index is there.
     pub entry: Option<PartEntry>,
     /// Why it is believed to be whole.
@@ -74,9 +78,11 @@ pub struct SalvagedPart {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Proof {
-    /// It matches the hash in an index page.
+    /// It is what its index page says: its header, and its content, which stands in segments
+    /// that match their hashes.
     Index,
-    /// Its index page is lost; it matches the hash in `checksums.sha256`.
+    /// Its index page or one of its segments is damaged; it matches the hash in
+    /// `checksums.sha256`.
     Checksums,
 }
 
@@ -141,8 +147,14 @@ impl Salvage {
         let codec =
             opened.as_ref().map_or_else(|| guess(&*source, size), |a| Ok(a.manifest().codec))?;
         let format = codec.format(None)?;
-        let mut salvage =
-            Self { source: Box::new(source), format, size, root: None, spans: Vec::new() };
+        let mut salvage = Self {
+            source: Box::new(source),
+            format,
+            size,
+            root: None,
+            spans: Vec::new(),
+            confirmed: OnceLock::new(),
+        };
         match opened {
             Some(archive) => {
                 salvage.follow_root(&archive);
@@ -153,7 +165,7 @@ impl Salvage {
         if salvage.spans.iter().all(|span| matches!(span, Span::Gap { .. })) {
             let nothing = Error::new(ErrorKind::Corrupt, "no index page of an archive was found");
             // Without any page a small archive may still have its checksums.
-            if salvage.confirmed(&Cancel::new())?.is_empty() {
+            if salvage.confirmed().is_empty() {
                 return Err(nothing.advise("take another backup"));
             }
         }
@@ -237,7 +249,7 @@ impl Salvage {
         let previous: Option<PageRef> =
             serde_json::from_value(first.get("previous")?.clone()).ok()?;
         let start = Page::start(previous.as_ref(), &*self.format);
-        let page = Page::parse(text, id, start, &*self.format).ok()?;
+        let page = Page::parse(text, id, start, created, &*self.format).ok()?;
         let end = page.segments.last().map_or(start, |s| (s.end(), s.tar_end()));
         if end.0 != offset || page.number != number {
             return None;
@@ -276,8 +288,6 @@ impl Salvage {
         if self.root.is_none() {
             report.lose("manifest.json", "the root or the trailer is damaged or missing");
         }
-        let gaps = self.spans.iter().any(|span| matches!(span, Span::Gap { .. }));
-        let confirmed = if gaps { self.confirmed(cancel)? } else { HashMap::new() };
         for span in &self.spans {
             match span {
                 Span::Page { page, created } => {
@@ -288,7 +298,7 @@ impl Salvage {
                         format!("index of bytes {start} to {end}"),
                         "the index page is damaged or missing",
                     );
-                    self.gap_parts(*start, *end, cancel, &confirmed, &mut report, visit)?;
+                    self.gap_parts(*start, *end, cancel, &mut report, visit)?;
                 }
             }
         }
@@ -329,23 +339,20 @@ impl Salvage {
         report: &mut SalvageReport,
         visit: &mut dyn FnMut(&SalvagedPart, &mut dyn Read) -> Result<()>,
     ) -> Result<()> {
-        let mut tar = TarReader { salvage: self, segments: &page.segments, at: 0, current: None };
+        let mut tar = TarReader::new(self, &page.segments);
         for part in &page.parts {
             cancel.check()?;
             match tar.check(part, created) {
-                Ok(()) => {
+                Ok(proof) => {
                     report.whole += 1;
                     report.whole_bytes += part.size;
                     let salvaged = SalvagedPart {
                         path: part.path.clone(),
                         size: part.size,
-                        sha256: part.sha256,
                         entry: Some(part.clone()),
-                        proof: Proof::Index,
+                        proof,
                     };
-                    let header = tar_block::part_header(part, created).len() as u64;
-                    tar.at = part.offset + header;
-                    visit(&salvaged, &mut (&mut tar).take(part.size))?;
+                    visit(&salvaged, &mut tar.content(part, created))?;
                 }
                 Err(error) => report.lose(&part.path, error.to_string()),
             }
@@ -353,43 +360,44 @@ impl Salvage {
         Ok(())
     }
 
-    // Every path with its hash, of the list of checksums, wherever it is readable.
-    fn confirmed(&self, cancel: &Cancel) -> Result<HashMap<String, Sha256Digest>> {
+    // Every path with its hash, of the list of checksums, wherever it is readable. It needs
+    // no proof of its own: damage to it confirms nothing.
+    fn confirmed(&self) -> &HashMap<String, Sha256Digest> {
+        self.confirmed.get_or_init(|| self.read_checksums())
+    }
+
+    fn read_checksums(&self) -> HashMap<String, Sha256Digest> {
         let mut list = Vec::new();
+        // Cut short, it still confirms what it holds.
+        let mut take = |content: &mut dyn Read| {
+            list.clear();
+            let _ = content.take(MOST_CHECKSUMS).read_to_end(&mut list);
+        };
         for span in self.spans.iter().rev() {
             match span {
                 Span::Page { page, created } => {
-                    let Some(part) = page.parts.iter().find(|p| p.kind == PartKind::Checksums {})
-                    else {
-                        continue;
-                    };
-                    let mut tar =
-                        TarReader { salvage: self, segments: &page.segments, at: 0, current: None };
-                    if tar.check(part, *created).is_ok() {
-                        tar.at = part.offset + tar_block::part_header(part, *created).len() as u64;
-                        let _ = (&mut tar).take(part.size).read_to_end(&mut list);
+                    let list = page.parts.iter().find(|p| p.kind == PartKind::Checksums {});
+                    if let Some(part) = list {
+                        let mut tar = TarReader::new(self, &page.segments);
+                        take(&mut tar.content(part, *created));
+                        break;
                     }
                 }
                 Span::Gap { start, end } => {
-                    self.gap(*start, *end, cancel, &mut |path, _, content| {
+                    let _ = self.gap(*start, *end, &Cancel::new(), &mut |path, _, content| {
                         if path == "checksums.sha256" {
-                            list.clear();
-                            // Cut short, it still confirms what it holds.
-                            let _ = content.read_to_end(&mut list);
+                            take(content);
                         }
                         Ok(())
-                    })?
+                    });
                 }
-            }
-            if !list.is_empty() {
-                break;
             }
         }
         let lines = list.split(|b| *b == b'\n').filter_map(|line| {
             let (hash, path) = std::str::from_utf8(line).ok()?.split_once("  ")?;
             Some((path.to_owned(), hash.parse().ok()?))
         });
-        Ok(lines.collect())
+        lines.collect()
     }
 
     fn gap_parts(
@@ -397,7 +405,6 @@ impl Salvage {
         start: u64,
         end: u64,
         cancel: &Cancel,
-        confirmed: &HashMap<String, Sha256Digest>,
         report: &mut SalvageReport,
         visit: &mut dyn FnMut(&SalvagedPart, &mut dyn Read) -> Result<()>,
     ) -> Result<()> {
@@ -411,9 +418,9 @@ impl Salvage {
             if path.starts_with("index/") || matches!(path, "manifest.json" | "checksums.sha256") {
                 return Ok(());
             }
-            match confirmed.get(path) {
+            match self.confirmed().get(path) {
                 _ if read != Some(size) => report.lose(path, "the data is damaged"),
-                Some(expected) if *expected == sha256 => whole.push((path.to_owned(), sha256)),
+                Some(expected) if *expected == sha256 => whole.push(path.to_owned()),
                 Some(_) => report.lose(path, "the content does not match its checksum"),
                 None => report.lose(path, "nothing confirms that it belongs to this archive"),
             }
@@ -421,12 +428,10 @@ impl Salvage {
         })?;
         let mut whole = whole.into_iter().peekable();
         self.gap(start, end, cancel, &mut |path, size, content| {
-            let Some((path, sha256)) = whole.next_if(|(next, _)| next == path) else {
-                return Ok(());
-            };
+            let Some(path) = whole.next_if(|next| next == path) else { return Ok(()) };
             report.whole += 1;
             report.whole_bytes += size;
-            let part = SalvagedPart { path, size, sha256, entry: None, proof: Proof::Checksums };
+            let part = SalvagedPart { path, size, entry: None, proof: Proof::Checksums };
             visit(&part, content)
         })
     }
@@ -490,40 +495,70 @@ impl Read for FileRange<'_> {
     }
 }
 
+/// A segment, as far as it can be decompressed.
+struct Loaded {
+    place: Segment,
+    raw: Vec<u8>,
+    whole: bool,
+}
+
 /// The tar between two pages, as far as its segments can be decompressed.
 struct TarReader<'a> {
     salvage: &'a Salvage,
     segments: &'a [Segment],
     at: u64,
-    current: Option<(Segment, Vec<u8>)>,
+    current: Option<Loaded>,
+    // Whether something came from a damaged segment.
+    damaged: bool,
 }
 
-impl TarReader<'_> {
-    // Header, content and padding of a part are all what the index says.
-    fn check(&mut self, part: &PartEntry, created: Timestamp) -> Result<()> {
+impl<'a> TarReader<'a> {
+    fn new(salvage: &'a Salvage, segments: &'a [Segment]) -> Self {
+        Self { salvage, segments, at: 0, current: None, damaged: false }
+    }
+
+    // The content of a part, as far as it can be had.
+    fn content(&mut self, part: &PartEntry, created: Timestamp) -> impl Read {
+        self.at = part.offset + tar_block::part_header(part, created).len() as u64;
+        self.take(part.size)
+    }
+
+    // Header and content of a part are what the index or the checksums say.
+    fn check(&mut self, part: &PartEntry, created: Timestamp) -> Result<Proof> {
         let damaged = |e| Error::io("the data is damaged", e);
         if part.path != part.kind.path() {
             return Err(Error::new(ErrorKind::Hostile, "the path is not the one it must have"));
         }
         let expected = tar_block::part_header(part, created);
         self.at = part.offset;
+        self.damaged = false;
         let mut header = vec![0; expected.len()];
         self.read_exact(&mut header).map_err(damaged)?;
         if header != expected {
             return Err(Error::new(ErrorKind::Hostile, "the tar and the index disagree"));
         }
-        let found = Sha256Digest::of_reader(self.by_ref().take(part.size)).map_err(damaged)?;
-        if found != (part.size, part.sha256) {
-            return Err(Error::new(ErrorKind::Corrupt, "the data is damaged"));
+        let (size, sha256) =
+            Sha256Digest::of_reader(self.by_ref().take(part.size)).map_err(damaged)?;
+        let confirmed = || self.salvage.confirmed().get(&part.path) == Some(&sha256);
+        match self.damaged && part.size > 0 {
+            _ if size != part.size => {}
+            false => return Ok(Proof::Index),
+            true if confirmed() => return Ok(Proof::Checksums),
+            true => {}
         }
-        Ok(())
+        Err(Error::new(ErrorKind::Corrupt, "the data is damaged"))
     }
 
-    fn load(&self, segment: &Segment) -> io::Result<Vec<u8>> {
-        let packed = read_exact(&*self.salvage.source, segment.offset, segment.size)?;
+    fn load(&self, place: Segment) -> io::Result<Loaded> {
+        let packed = read_exact(&*self.salvage.source, place.offset, place.size)?;
         let format = &*self.salvage.format;
-        Ok(unpack(segment, &packed, format)
-            .unwrap_or_else(|_| format.decompress_some(&packed, segment.tar_size as usize)))
+        Ok(match unpack(&place, &packed, format) {
+            Ok(raw) => Loaded { place, raw, whole: true },
+            Err(_) => {
+                let raw = format.decompress_some(&packed, place.tar_size as usize);
+                Loaded { place, raw, whole: false }
+            }
+        })
     }
 }
 
@@ -533,13 +568,14 @@ impl Read for TarReader<'_> {
             return Ok(0);
         }
         let here = |segment: &Segment| (segment.tar_offset..segment.tar_end()).contains(&self.at);
-        if !self.current.as_ref().is_some_and(|(segment, _)| here(segment)) {
+        if !self.current.as_ref().is_some_and(|loaded| here(&loaded.place)) {
             let next = self.segments.partition_point(|segment| segment.tar_end() <= self.at);
             let Some(segment) = self.segments.get(next).filter(|s| here(s)) else { return Ok(0) };
-            self.current = Some((*segment, self.load(segment)?));
+            self.current = Some(self.load(*segment)?);
         }
-        let Some((segment, raw)) = &self.current else { return Ok(0) };
-        let rest = raw.get((self.at - segment.tar_offset) as usize..).unwrap_or(&[]);
+        let Some(Loaded { place, raw, whole }) = &self.current else { return Ok(0) };
+        self.damaged |= !whole;
+        let rest = raw.get((self.at - place.tar_offset) as usize..).unwrap_or(&[]);
         let len = rest.len().min(buffer.len());
         buffer[..len].copy_from_slice(&rest[..len]);
         self.at += len as u64;
@@ -560,7 +596,7 @@ mod tests {
     fn salvage(bytes: Vec<u8>) -> Result<(BTreeSet<String>, SalvageReport)> {
         let mut paths = BTreeSet::new();
         let report = Salvage::from_source(bytes)?.parts(&Cancel::new(), &mut |part, content| {
-            assert_eq!(Sha256Digest::of_reader(content).unwrap(), (part.size, part.sha256));
+            assert_eq!(Sha256Digest::of_reader(content).unwrap().0, part.size);
             assert!(paths.insert(part.path.clone()));
             Ok(())
         })?;

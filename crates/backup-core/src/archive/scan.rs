@@ -1,5 +1,5 @@
-//! One pass over parts: segments are read and decompressed ahead, on all cores and in
-//! bounded memory; headers, content and padding are checked as they pass.
+//! One pass over parts: segments are read, checked against their hashes and decompressed
+//! ahead, on all cores and in bounded memory; headers and padding are checked as they pass.
 
 use std::{
     collections::VecDeque,
@@ -7,10 +7,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use sha2::{Digest as _, Sha256};
 
 use super::{
     entry::PartEntry,
+    hashes::ContentHasher,
     index::Segment,
     read_at::read_exact,
     reader::{Archive, Inner, Pages, unpack},
@@ -20,7 +20,6 @@ use super::{
 use crate::{
     cancel::Cancel,
     error::{Error, ErrorKind, Result},
-    record::Sha256Digest,
 };
 
 /// Budget for segments under way, each with its packed and its raw bytes.
@@ -56,7 +55,6 @@ struct Open {
     part: PartEntry,
     position: u64,
     end: u64,
-    hasher: Sha256,
 }
 
 impl Scan {
@@ -112,10 +110,7 @@ impl Scan {
         let created = self.archive.inner.manifest.created;
         let ranges: Vec<_> = parts
             .iter()
-            .map(|part| {
-                let header = tar_block::part_header(part, created).len() as u64;
-                (part.offset, part.offset + header + part.size + tar_block::padding(part.size))
-            })
+            .map(|part| (part.offset, part.offset + tar_block::part_len(part, created)))
             .collect();
         let mut range = 0;
         for segment in segments {
@@ -148,7 +143,7 @@ impl Scan {
         }
         let position = part.offset + expected.len() as u64;
         let end = position + part.size;
-        self.open = Some(Open { part: part.clone(), position, end, hasher: Sha256::new() });
+        self.open = Some(Open { part: part.clone(), position, end });
         Ok(Some(part))
     }
 
@@ -163,15 +158,14 @@ impl Scan {
         Ok(true)
     }
 
-    /// The next piece of the part's content; `None` after the last, once its hash was found
-    /// to be right.
+    /// The next piece of the part's content, whose hash was found to be right; `None` after
+    /// the last.
     pub(super) fn chunk(&mut self) -> Result<Option<Bytes>> {
         let Some(mut open) = self.open.take() else { return Ok(None) };
         let path = |e: Error| e.on(&open.part.path);
         if open.position < open.end {
             let chunk = self.some(open.position, open.end - open.position).map_err(path)?;
             open.position += chunk.len() as u64;
-            open.hasher.update(&chunk);
             self.open = Some(open);
             return Ok(Some(chunk));
         }
@@ -179,11 +173,15 @@ impl Scan {
         if self.exact(open.end, padding).map_err(path)?.iter().any(|b| *b != 0) {
             return Err(path(Error::new(ErrorKind::Hostile, "there is something after a part")));
         }
-        if Sha256Digest::finish(open.hasher) != open.part.sha256 {
-            return Err(Error::new(ErrorKind::Corrupt, "the content does not match its hash")
-                .on(&open.part.path));
-        }
         Ok(None)
+    }
+
+    /// Hashes a piece that came out, with the help of the threads.
+    pub(super) fn hash(&self, hasher: &mut ContentHasher, chunk: &[u8]) {
+        match &self.pool {
+            Some(pool) => hasher.update_on(pool, chunk),
+            None => hasher.update(chunk),
+        }
     }
 
     /// The whole content of the part, checked.

@@ -23,6 +23,18 @@ struct Packed {
     crc: crc32fast::Hasher,
 }
 
+/// What is still to be written, in order.
+enum Pending {
+    /// A segment that is being compressed, and its length in the tar.
+    Segment(u64, mpsc::Receiver<Result<Packed>>),
+    /// A file of the archive's own, not made yet.
+    Own(MakeOwn),
+}
+
+/// Makes a file of the archive's own, once all before it is written: from the segments since
+/// the last one, and the last one.
+pub(super) type MakeOwn = Box<dyn FnOnce(&[Segment], Option<&Segment>) -> Result<Vec<u8>> + Send>;
+
 /// Cuts the tar into segments and writes them.
 pub(super) struct SegmentWriter<W> {
     out: W,
@@ -30,13 +42,13 @@ pub(super) struct SegmentWriter<W> {
     offset: u64,
     format: Arc<dyn SegmentFormat>,
     pool: rayon::ThreadPool,
-    // Segments that are being compressed, in order, with their length in the tar.
-    pending: VecDeque<(u64, mpsc::Receiver<Result<Packed>>)>,
+    pending: VecDeque<Pending>,
     max_pending: usize,
     buffer: Vec<u8>,
-    tar_flushed: u64,
     tar_written: u64,
+    // Since the archive's last own file.
     written: Vec<Segment>,
+    own: Vec<Segment>,
     crc: crc32fast::Hasher,
 }
 
@@ -60,18 +72,13 @@ impl<W: Write> SegmentWriter<W> {
             pending: VecDeque::new(),
             max_pending,
             buffer: Vec::with_capacity(SEGMENT as usize),
-            tar_flushed: 0,
             tar_written: 0,
             written: Vec::new(),
+            own: Vec::new(),
             crc: crc32fast::Hasher::new(),
         };
         writer.raw(writer.format.clone().head())?;
         Ok(writer)
-    }
-
-    /// Where the next byte stands in the tar.
-    pub(super) fn position(&self) -> u64 {
-        self.tar_flushed + self.buffer.len() as u64
     }
 
     /// Appends to the tar.
@@ -101,16 +108,14 @@ impl<W: Write> SegmentWriter<W> {
         let (done, packed) = mpsc::sync_channel(1);
         let format = self.format.clone();
         let len = raw.len() as u64;
-        self.tar_flushed += len;
         self.pool.spawn(move || {
-            let result = format.compress(&raw).map(|bytes| {
-                let mut crc = crc32fast::Hasher::new();
-                crc.update(&raw);
-                Packed { sha256: Sha256Digest::of(&bytes), bytes, crc }
-            });
-            let _ = done.send(result);
+            let _ = done.send(pack(&*format, &raw));
         });
-        self.pending.push_back((len, packed));
+        self.enqueue(Pending::Segment(len, packed))
+    }
+
+    fn enqueue(&mut self, pending: Pending) -> Result<()> {
+        self.pending.push_back(pending);
         while self.pending.len() >= self.max_pending {
             self.write_next()?;
         }
@@ -118,19 +123,38 @@ impl<W: Write> SegmentWriter<W> {
     }
 
     fn write_next(&mut self) -> Result<()> {
-        let Some((tar_size, packed)) = self.pending.pop_front() else { return Ok(()) };
-        let packed = packed.recv().map_err(|_| Error::adapter("a compressing thread died"))??;
-        let tar_offset = self.tar_written;
-        self.tar_written += tar_size;
-        self.written.push(Segment {
+        match self.pending.pop_front() {
+            None => Ok(()),
+            Some(Pending::Segment(tar_size, packed)) => {
+                let packed =
+                    packed.recv().map_err(|_| Error::adapter("a compressing thread died"))??;
+                let segment = self.packed(tar_size, &packed)?;
+                self.written.push(segment);
+                Ok(())
+            }
+            // Made here, while the threads go on with what comes after it.
+            Some(Pending::Own(make)) => {
+                let raw = make(&std::mem::take(&mut self.written), self.own.last())?;
+                let packed = pack(&*self.format, &raw)?;
+                let segment = self.packed(raw.len() as u64, &packed)?;
+                self.own.push(segment);
+                Ok(())
+            }
+        }
+    }
+
+    fn packed(&mut self, tar_size: u64, packed: &Packed) -> Result<Segment> {
+        let segment = Segment {
             offset: self.offset,
             size: packed.bytes.len() as u64,
-            tar_offset,
+            tar_offset: self.tar_written,
             tar_size,
             sha256: packed.sha256,
-        });
+        };
+        self.tar_written += tar_size;
         self.crc.combine(&packed.crc);
-        self.raw(&packed.bytes)
+        self.raw(&packed.bytes)?;
+        Ok(segment)
     }
 
     fn raw(&mut self, bytes: &[u8]) -> Result<()> {
@@ -140,22 +164,27 @@ impl<W: Write> SegmentWriter<W> {
         Ok(())
     }
 
-    /// Cuts, and waits until everything is written; the segments since the last call.
+    /// Cuts, and puts a file of the archive's own here as one segment, whatever its length.
+    /// It is made when all before it is written; nothing waits for that.
+    pub(super) fn own(&mut self, make: MakeOwn) -> Result<()> {
+        self.cut()?;
+        self.enqueue(Pending::Own(make))
+    }
+
+    /// Cuts, and waits until everything is written; the archive's own files since the last
+    /// call.
     pub(super) fn drain(&mut self) -> Result<Vec<Segment>> {
         self.cut()?;
         while !self.pending.is_empty() {
             self.write_next()?;
         }
-        Ok(std::mem::take(&mut self.written))
+        Ok(std::mem::take(&mut self.own))
     }
 
-    /// Writes a file of the archive's own as one segment, whatever its length. The writer
-    /// must be drained.
-    pub(super) fn own(&mut self, raw: Vec<u8>) -> Result<Segment> {
+    /// Length of the tar so far; the writer must be drained.
+    pub(super) fn position(&self) -> u64 {
         debug_assert!(self.pending.is_empty() && self.buffer.is_empty());
-        self.submit(raw)?;
-        let mut segments = self.drain()?;
-        segments.pop().ok_or_else(|| Error::adapter("a segment was not written"))
+        self.tar_written
     }
 
     /// CRC-32 of the tar so far; the writer must be drained.
@@ -179,6 +208,13 @@ impl<W: Write> SegmentWriter<W> {
     pub(super) fn offset(&self) -> u64 {
         self.offset
     }
+}
+
+fn pack(format: &dyn SegmentFormat, raw: &[u8]) -> Result<Packed> {
+    let bytes = format.compress(raw)?;
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(raw);
+    Ok(Packed { sha256: Sha256Digest::of(&bytes), bytes, crc })
 }
 
 /// Threads that a reader or writer owns.

@@ -35,6 +35,11 @@ pub(super) fn part_header(part: &PartEntry, created: Timestamp) -> Vec<u8> {
     }
 }
 
+/// Length of a part in the tar: header, content and padding.
+pub(super) fn part_len(part: &PartEntry, created: Timestamp) -> u64 {
+    part_header(part, created).len() as u64 + part.size + padding(part.size)
+}
+
 fn header(path: &str, size: u64, mode: u32, mtime: i64, head: &EntryHead) -> Vec<u8> {
     let mut path = path.to_owned();
     let mut link = String::new();

@@ -9,6 +9,7 @@ use super::{
     assemble::Assembler,
     codec::Codec,
     entry::{EntryHead, PartEntry, PartKind},
+    hashes::{ContentHasher, ContentHashes},
     index::Segment,
     read_at::read_exact,
     reader::{Archive, Pages},
@@ -19,7 +20,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     manifest::Preamble,
     part::{BlobContent, Content, EntryFacts, EntryPath, FileEntry},
-    record::{MaskedHasher, Sha256Digest},
+    record::Sha256Digest,
 };
 
 /// How much of an archive is looked at.
@@ -160,27 +161,21 @@ impl Found {
             part.kind,
             PartKind::Records { .. } | PartKind::Vector { .. } | PartKind::Preamble {}
         );
-        let mut masked = match &part.kind {
-            PartKind::Blob { masked, .. } if !masked.is_empty() => {
-                let ranges: Vec<_> = masked.iter().map(|(start, end)| *start..*end).collect();
-                Some(MaskedHasher::new(&ranges))
-            }
-            _ => None,
-        };
+        let mut hasher = ContentHasher::new(part.kind.masked());
         let content = if whole { scan.whole()? } else { Bytes::new() };
+        hasher.update(&content);
         progress(content.len() as u64);
         while let Some(chunk) = scan.chunk()? {
-            if let Some(masked) = &mut masked {
-                masked.update(&chunk);
-            }
+            scan.hash(&mut hasher, &chunk);
             progress(chunk.len() as u64);
         }
+        let hashes = hasher.finish();
         if let Some(store) = part.kind.store() {
             let store = self.stores.entry(store.into()).or_default();
             store.parts += 1;
             store.bytes += part.size;
         }
-        self.account(archive, part, content, masked)
+        self.account(archive, part, content, &hashes)
     }
 
     fn account(
@@ -188,7 +183,7 @@ impl Found {
         archive: &Archive,
         part: &PartEntry,
         content: Bytes,
-        masked: Option<MaskedHasher>,
+        hashes: &ContentHashes,
     ) -> Result<()> {
         let corrupt = |what: &str| Err(Error::new(ErrorKind::Corrupt, what).on(&part.path));
         match &part.kind {
@@ -204,15 +199,15 @@ impl Found {
                 store.content.collections.entry(collection.clone()).or_default();
             }
             PartKind::Records { .. } | PartKind::Vector { .. } => self.batch.take(part, content)?,
-            PartKind::Blob { store, name, masked: ranges, .. } => {
-                let digest = masked.map_or(part.sha256, MaskedHasher::finish);
-                let blob = BlobContent { len: part.size, digest, masked: ranges.clone() };
+            PartKind::Blob { store, name, masked, .. } => {
+                let (len, digest) = (part.size, hashes.masked);
+                let blob = BlobContent { len, digest, masked: masked.clone() };
                 let store = self.stores.entry(store.clone()).or_default();
                 store.content.blobs.insert(name.clone(), blob);
             }
             PartKind::Entry { store, root, name, mode, modified, entry, .. } => {
                 let facts = match entry {
-                    EntryHead::File => EntryFacts::File { len: part.size, sha256: &part.sha256 },
+                    EntryHead::File => EntryFacts::File { len: part.size, sha256: &hashes.plain },
                     EntryHead::Directory => EntryFacts::Directory,
                     EntryHead::Symlink(target) => EntryFacts::Symlink { target },
                 };
@@ -223,8 +218,8 @@ impl Found {
             PartKind::Config { name } => self.config.push(name.clone()),
             PartKind::Checksums {} => {
                 let expected = Sha256Digest::finish(std::mem::take(&mut self.checksums));
-                if expected != part.sha256 {
-                    return corrupt("the list of checksums and the index disagree");
+                if expected != hashes.plain {
+                    return corrupt("the list of checksums and the parts disagree");
                 }
             }
         }
@@ -233,7 +228,7 @@ impl Found {
             PartKind::Entry { entry: EntryHead::Directory | EntryHead::Symlink(_), .. }
         );
         if hashed {
-            self.checksums.update(format!("{}  {}\n", part.sha256, part.path));
+            self.checksums.update(format!("{}  {}\n", hashes.plain, part.path));
         }
         Ok(())
     }

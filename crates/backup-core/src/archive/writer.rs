@@ -6,11 +6,10 @@ use std::{
     ops::Range,
 };
 
-use sha2::{Digest as _, Sha256};
-
 use super::{
     codec::Codec,
     entry::{EntryHead, PartEntry, PartKind},
+    hashes::{ContentHasher, ContentHashes},
     index::{self, Page},
     npy,
     order::Order,
@@ -23,7 +22,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     manifest::{IndexFacts, Manifest, PageRef, Preamble},
     part::{EntryPath, Metadata, NoticeKind, Schema},
-    record::{MaskedHasher, RecordBatch, Sha256Digest, canonical},
+    record::{RecordBatch, Sha256Digest, canonical},
 };
 
 /// A part of at least this size begins a segment of its own.
@@ -85,8 +84,9 @@ pub struct ArchiveWriter<W> {
     // Lines of the page to come.
     part_lines: Vec<u8>,
     part_count: u64,
-    page_start: u64,
-    previous: Option<PageRef>,
+    // Bytes of the tar since the last page.
+    page_span: u64,
+    page_count: u64,
     facts: IndexFacts,
     checksums: tempfile::SpooledTempFile,
     checksums_size: u64,
@@ -106,8 +106,7 @@ struct StoreSize {
 // The part whose content is being written.
 struct Body {
     part: PartEntry,
-    hasher: Sha256,
-    masked: Option<MaskedHasher>,
+    hasher: ContentHasher,
     taken: u64,
     cut: u64,
 }
@@ -166,8 +165,8 @@ impl<W: Write> ArchiveWriter<W> {
             batches: std::collections::HashMap::new(),
             part_lines: Vec::new(),
             part_count: 0,
-            page_start: 0,
-            previous: None,
+            page_span: 0,
+            page_count: 0,
             facts: IndexFacts::default(),
             checksums: tempfile::SpooledTempFile::new(SPOOL),
             checksums_size: 0,
@@ -250,7 +249,7 @@ impl<W: Write> ArchiveWriter<W> {
             masked: masked.iter().map(|range| (range.start, range.end)).collect(),
             metadata: metadata.clone(),
         };
-        self.begin(kind, len, (!masked.is_empty()).then(|| MaskedHasher::new(masked)))
+        self.begin(kind, len)
     }
 
     /// Begins an entry of a tree; `len` is 0 for folders and links.
@@ -278,16 +277,16 @@ impl<W: Write> ArchiveWriter<W> {
             entry,
             fault: None,
         };
-        self.begin(kind, len, None)
+        self.begin(kind, len)
     }
 
     fn part(&mut self, kind: PartKind, content: &[u8]) -> Result<()> {
-        self.begin(kind, content.len() as u64, None)?;
+        self.begin(kind, content.len() as u64)?;
         self.data(content)?;
         self.end().map(drop)
     }
 
-    fn begin(&mut self, kind: PartKind, size: u64, masked: Option<MaskedHasher>) -> Result<()> {
+    fn begin(&mut self, kind: PartKind, size: u64) -> Result<()> {
         if let Some(body) = &self.body {
             return Err(
                 Error::adapter("a part began before the last one ended").on(&body.part.path)
@@ -297,11 +296,12 @@ impl<W: Write> ArchiveWriter<W> {
             self.segments.cut()?;
         }
         let path = kind.path();
-        let offset = self.segments.position();
-        let part = PartEntry { path, offset, size, sha256: Sha256Digest::of(b""), kind };
+        // Where it stands follows from the parts before it: no page says it.
+        let part = PartEntry { path, offset: 0, size, kind };
         self.order.check(&part)?;
         self.segments.write(&tar_block::part_header(&part, self.created))?;
-        self.body = Some(Body { part, hasher: Sha256::new(), masked, taken: 0, cut: 0 });
+        let hasher = ContentHasher::new(part.kind.masked());
+        self.body = Some(Body { part, hasher, taken: 0, cut: 0 });
         Ok(())
     }
 
@@ -314,9 +314,6 @@ impl<W: Write> ArchiveWriter<W> {
         let room = (body.part.size - body.taken).min(bytes.len() as u64) as usize;
         let (now, beyond) = bytes.split_at(room);
         body.hasher.update(now);
-        if let Some(masked) = &mut body.masked {
-            masked.update(now);
-        }
         body.taken += now.len() as u64;
         body.cut += beyond.len() as u64;
         self.segments.write(now)
@@ -334,14 +331,11 @@ impl<W: Write> ArchiveWriter<W> {
         while left > 0 {
             let now = &ZEROS[..left.min(ZEROS.len() as u64) as usize];
             body.hasher.update(now);
-            if let Some(masked) = &mut body.masked {
-                masked.update(now);
-            }
             self.segments.write(now)?;
             left -= now.len() as u64;
         }
         self.segments.write(&ZEROS[..tar_block::padding(body.part.size) as usize])?;
-        let sha256 = Sha256Digest::finish(body.hasher);
+        let ContentHashes { plain: sha256, masked: masked_sha256 } = body.hasher.finish();
         if let PartKind::Entry { fault, .. } = &mut body.part.kind {
             *fault = match (padded, body.cut) {
                 (0, 0) => None,
@@ -349,21 +343,15 @@ impl<W: Write> ArchiveWriter<W> {
                 _ => Some(NoticeKind::Shrank),
             };
         }
-        body.part.sha256 = sha256;
-        self.list(&body.part)?;
-        Ok(BodyEnd {
-            taken: body.taken,
-            padded,
-            cut: body.cut,
-            sha256,
-            masked_sha256: body.masked.map_or(sha256, MaskedHasher::finish),
-        })
+        self.list(&body.part, sha256)?;
+        Ok(BodyEnd { taken: body.taken, padded, cut: body.cut, sha256, masked_sha256 })
     }
 
     // A finished part goes into the index and the list of checksums.
-    fn list(&mut self, part: &PartEntry) -> Result<()> {
+    fn list(&mut self, part: &PartEntry, sha256: Sha256Digest) -> Result<()> {
         index::line(&mut self.part_lines, part)?;
         self.part_count += 1;
+        self.page_span += tar_block::part_len(part, self.created);
         self.facts.parts += 1;
         self.facts.bytes += part.size;
         if let Some(store) = part.kind.store() {
@@ -380,50 +368,33 @@ impl<W: Write> ArchiveWriter<W> {
         };
         if hashed {
             // A line feed or backslash in a name never comes here: both are escaped.
-            let line = format!("{}  {}\n", part.sha256, part.path);
+            let line = format!("{sha256}  {}\n", part.path);
             self.checksums
                 .write_all(line.as_bytes())
                 .map_err(|e| Error::io("the list of checksums could not be spooled", e))?;
             self.checksums_size += line.len() as u64;
         }
-        let span = self.segments.position() - self.page_start;
-        if span >= index::PAGE_SPAN || self.part_lines.len() >= index::PAGE_TEXT {
+        if self.page_span >= index::PAGE_SPAN || self.part_lines.len() >= index::PAGE_TEXT {
             self.page()?;
         }
         Ok(())
     }
 
     fn page(&mut self) -> Result<()> {
-        let segments = self.segments.drain()?;
-        let number = self.facts.pages.len() as u64;
-        let text = Page::write(
-            self.id,
-            number,
-            self.previous.take(),
-            &segments,
-            std::mem::take(&mut self.part_count),
-            &std::mem::take(&mut self.part_lines),
-        )?;
-        if text.len() as u64 > index::MAX_PAGE {
-            return Err(Error::new(
-                ErrorKind::LimitExceeded,
-                "one part is too large for the index",
-            ));
-        }
-        let page = PageRef::from(self.own(&index::page_path(number), &text, &[])?);
-        self.previous = Some(page.clone());
-        self.facts.pages.push(page);
-        self.page_start = self.segments.position();
-        Ok(())
-    }
-
-    fn own(&mut self, path: &str, text: &[u8], end: &[u8]) -> Result<index::Segment> {
-        let size = text.len() as u64;
-        let mut raw = tar_block::plain_header(path, size, self.created);
-        raw.extend_from_slice(text);
-        raw.resize(raw.len() + tar_block::padding(size) as usize, 0);
-        raw.extend_from_slice(end);
-        self.segments.own(raw)
+        let (id, created, number) = (self.id, self.created, self.page_count);
+        let parts = std::mem::take(&mut self.part_count);
+        let lines = std::mem::take(&mut self.part_lines);
+        self.page_count += 1;
+        self.page_span = 0;
+        self.segments.own(Box::new(move |segments, previous| {
+            let previous = previous.map(|page| PageRef::from(*page));
+            let text = Page::write(id, number, previous, segments, parts, &lines)?;
+            if text.len() as u64 > index::MAX_PAGE {
+                let what = "one part is too large for the index";
+                return Err(Error::new(ErrorKind::LimitExceeded, what));
+            }
+            Ok(own(&index::page_path(number), &text, created, &[]))
+        }))
     }
 
     /// Writes checksums, the last index page, the root and the trailer.
@@ -446,6 +417,7 @@ impl<W: Write> ArchiveWriter<W> {
         if self.part_count > 0 {
             self.page()?;
         }
+        self.facts.pages = self.segments.drain()?.into_iter().map(PageRef::from).collect();
         self.facts.tar_size = self.segments.position();
         manifest.id = self.id;
         manifest.created = self.created;
@@ -463,7 +435,11 @@ impl<W: Write> ArchiveWriter<W> {
         if text.len() as u64 > super::reader::MAX_ROOT {
             return Err(Error::new(ErrorKind::LimitExceeded, "the manifest is too large"));
         }
-        let root = self.own("manifest.json", &text, &tar_block::END)?;
+        let root = own("manifest.json", &text, self.created, &tar_block::END);
+        self.segments.own(Box::new(|_, _| Ok(root)))?;
+        let Some(root) = self.segments.drain()?.pop() else {
+            return Err(Error::adapter("the root was not written"));
+        };
         let (crc32, tar_size) = (self.segments.crc32(), self.segments.position());
         let mut tail = self.segments.format().tail(crc32, tar_size);
         let trailer = Trailer {
@@ -487,7 +463,9 @@ impl<W: Write> ArchiveWriter<W> {
         let spool = |e| Error::io("the list of checksums could not be spooled", e);
         let mut lines = std::mem::replace(&mut self.checksums, tempfile::SpooledTempFile::new(0));
         lines.rewind().map_err(spool)?;
-        self.begin(PartKind::Checksums {}, self.checksums_size, None)?;
+        // On its own, so that damage to it costs nothing else.
+        self.segments.cut()?;
+        self.begin(PartKind::Checksums {}, self.checksums_size)?;
         let mut buffer = vec![0; 64 << 10];
         loop {
             match lines.read(&mut buffer).map_err(spool)? {
@@ -527,6 +505,16 @@ impl<W> std::fmt::Debug for ArchiveWriter<W> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "ArchiveWriter({})", self.id)
     }
+}
+
+// A file of the archive's own, as it stands in the tar.
+fn own(path: &str, text: &[u8], created: Timestamp, end: &[u8]) -> Vec<u8> {
+    let size = text.len() as u64;
+    let mut raw = tar_block::plain_header(path, size, created);
+    raw.extend_from_slice(text);
+    raw.resize(raw.len() + tar_block::padding(size) as usize, 0);
+    raw.extend_from_slice(end);
+    raw
 }
 
 fn slot<'a, T: Default>(map: &'a mut BTreeMap<String, T>, name: &str) -> &'a mut T {

@@ -26,11 +26,8 @@ fn parts(context: &Context<'_>, name: &str) -> Result<u8> {
     for part in archive.entries() {
         let part = part?;
         if screen.json {
-            listed.push(json!({"path": part.path, "size": part.size, "sha256": part.sha256}));
+            listed.push(json!({"path": part.path, "size": part.size}));
             continue;
-        }
-        if screen.verbose {
-            text.push_str(&format!("{}  ", part.sha256));
         }
         text.push_str(&format!("{:>10}  {}\n", size(part.size), plain(&part.path)));
         if text.len() >= PAGE {
