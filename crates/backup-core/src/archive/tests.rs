@@ -229,7 +229,7 @@ fn many_parts_fill_many_pages() {
     let preamble = Preamble::new(ArchiveId::random(), Timestamp::now(), app);
     let options = WriterOptions::default();
     let mut writer = ArchiveWriter::new(Vec::new(), &preamble, &options).unwrap();
-    for n in 0..45_000 {
+    for n in 0..60_000 {
         let path = EntryPath::new(format!("{n:06}")).unwrap();
         writer.begin_entry("s", "r", &path, 0o644, (0, 0), EntryHead::File, 3).unwrap();
         writer.data(b"abc").unwrap();
@@ -238,8 +238,8 @@ fn many_parts_fill_many_pages() {
     let finished = writer.finish(Manifest::new(&preamble, options.codec)).unwrap();
     let archive = Archive::from_source(finished.out).unwrap();
     assert!(archive.manifest().index.pages.len() > 2);
-    assert_eq!(archive.entries().filter(|part| part.is_ok()).count(), 45_002);
-    let last = archive.entries().nth(45_000).unwrap().unwrap();
+    assert_eq!(archive.entries().filter(|part| part.is_ok()).count(), 60_002);
+    let last = archive.entries().nth(60_000).unwrap().unwrap();
     assert_eq!(&archive.read(&last).unwrap()[..], b"abc");
     // The manifest lists no store: a full look says so.
     assert_eq!(verify(&archive, VerifyMode::Full).unwrap_err().kind(), ErrorKind::Mismatch);
