@@ -72,33 +72,37 @@ impl OutputFile {
     ///
     /// # Errors
     /// A failed sync is final: what was written may be lost, so it is never tried again. A
-    /// target that has come into being meanwhile, unless it may be overwritten.
+    /// target that has come into being meanwhile, unless it may be overwritten. There is then
+    /// no new file under the name; only a file that is replaced may be the new one already,
+    /// where the folder could not be synced.
     pub fn commit(mut self) -> Result<()> {
-        let failed = |what: &str| {
-            let target = self.target.display().to_string();
-            let what = what.to_owned();
-            move |e| Error::io(what, e).on(target)
-        };
         let file = self.file.take().expect("taken only here");
-        file.sync_all().map_err(failed("the file could not be synced to the disk"))?;
+        file.sync_all().map_err(|e| self.failed("the file could not be synced to the disk", e))?;
         drop(file);
         if self.overwrite {
-            fs::rename(&self.temporary, &self.target)
-                .map_err(failed("the finished file could not be given its name"))?;
-        } else {
-            // A link, unlike a rename, fails where the name is taken.
-            match fs::hard_link(&self.temporary, &self.target) {
-                Ok(()) => fs::remove_file(&self.temporary)
-                    .map_err(failed("the temporary name could not be removed"))?,
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    return Err(failed("the file exists already")(e));
-                }
-                // A file system without links.
-                Err(_) => fs::rename(&self.temporary, &self.target)
-                    .map_err(failed("the finished file could not be given its name"))?,
-            }
+            self.rename()?;
+            return sync_parent(&self.target);
         }
-        sync_parent(&self.target)
+        // A link, unlike a rename, fails where the name is taken.
+        match fs::hard_link(&self.temporary, &self.target) {
+            // The other name harms nothing if it stays: no run takes it for a backup.
+            Ok(()) => drop(fs::remove_file(&self.temporary)),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(self.failed("the file exists already", e));
+            }
+            // A file system without links.
+            Err(_) => self.rename()?,
+        }
+        sync_parent(&self.target).inspect_err(|_| drop(fs::remove_file(&self.target)))
+    }
+
+    fn rename(&self) -> Result<()> {
+        fs::rename(&self.temporary, &self.target)
+            .map_err(|e| self.failed("the finished file could not be given its name", e))
+    }
+
+    fn failed(&self, what: &str, cause: io::Error) -> Error {
+        Error::io(what, cause).on(self.target.display())
     }
 }
 
