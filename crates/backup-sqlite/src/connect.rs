@@ -90,6 +90,23 @@ pub(crate) fn is_wal(connection: &Connection) -> Result<bool> {
     Ok(pragma::<String>(connection, "journal_mode")? == "wal")
 }
 
+/// Sets how changes are journalled.
+pub(crate) fn set_journal_mode(connection: &Connection, mode: &str) -> Result<()> {
+    let set = || -> rusqlite::Result<bool> {
+        let mut statement = connection.prepare(&format!("PRAGMA journal_mode={mode}"))?;
+        let mut rows = statement.query([])?;
+        let is = rows.next()?.map(|row| row.get::<_, String>(0)).transpose()?;
+        // The change is written after the row: only the end says whether that went well.
+        while rows.next()?.is_some() {}
+        Ok(is.as_deref() == Some(mode))
+    };
+    let failed = "could not change the journal mode of a database";
+    match set().map_err(sql(failed))? {
+        true => Ok(()),
+        false => Err(Error::new(ErrorKind::Busy, failed).on(mode)),
+    }
+}
+
 /// What a manifest says of a database as a whole.
 pub(crate) fn facts(connection: &Connection) -> Result<Metadata> {
     let mut facts = Metadata::new();

@@ -1,7 +1,7 @@
 //! What SQLite says, in the words of the core's error.
 
 use backup_core::{Error, ErrorKind};
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 
 /// Turns an error of SQLite into one that says `what` failed; for `map_err`.
 pub(crate) fn sql(what: &str) -> impl FnOnce(rusqlite::Error) -> Error + '_ {
@@ -23,9 +23,14 @@ pub(crate) fn sql(what: &str) -> impl FnOnce(rusqlite::Error) -> Error + '_ {
 }
 
 fn kind(error: &rusqlite::Error) -> ErrorKind {
+    let extended = error.sqlite_error().map(|error| error.extended_code);
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ErrorKind::Busy,
         Some(ErrorCode::DiskFull) => ErrorKind::NoSpace,
+        // The index of a log could not be made larger, even where a database is only read.
+        Some(ErrorCode::SystemIoFailure) if extended == Some(ffi::SQLITE_IOERR_SHMSIZE) => {
+            ErrorKind::NoSpace
+        }
         Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => ErrorKind::Corrupt,
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => ErrorKind::PermissionDenied,
         Some(ErrorCode::CannotOpen | ErrorCode::SystemIoFailure) => ErrorKind::Io,

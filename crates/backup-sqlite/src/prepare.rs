@@ -8,7 +8,7 @@ use crate::{
     BLOB, KIND,
     config::Config,
     stage::Stage,
-    switch::{self, Live},
+    switch::{self, Live, undo_room},
 };
 
 pub(crate) fn no_merge() -> Error {
@@ -67,9 +67,10 @@ fn check_place(config: &Config, plan: &StagePlan) -> Result<()> {
         let what = "the database or its folder cannot be written";
         return Err(Error::new(ErrorKind::PermissionDenied, what).on(config.path.display()));
     }
-    // Staged and once more in a log or journal; pre-image, and a copy to look at afterwards.
+    // Staged, and once more in a log or journal; the pre-image; what an undo takes.
     let live = std::fs::metadata(&config.path).map_or(0, |facts| facts.len());
-    let needed = plan.bytes.saturating_add(live).saturating_mul(2);
+    let twice = plan.bytes.saturating_mul(2);
+    let needed = twice.saturating_add(live).saturating_add(undo_room(live, plan.bytes));
     match free_space(folder) {
         Some(free) if free < needed => Err(Error::new(
             ErrorKind::NoSpace,

@@ -10,6 +10,7 @@
 //!     seal.json        staged.db is complete and checked; its digests
 //!     pre-image.db     the live database as it was
 //!     pre-image.json   the pre-image is complete; what it is
+//!     reserve          room for taking the switch back
 //!     committed        the switch was made
 //!     undoing          the switch is being, or was, taken back
 //! ```
@@ -137,6 +138,36 @@ impl Stage {
     /// A file for a copy that is needed for a moment.
     pub(crate) fn scratch(&self) -> PathBuf {
         self.folder.join("scratch.db")
+    }
+
+    fn reserve(&self) -> PathBuf {
+        self.folder.join("reserve")
+    }
+
+    /// Sets room aside, so that a disk that fills up in the switch leaves enough to look at
+    /// the database and to take the switch back. What a file system cannot set aside is left
+    /// to chance.
+    pub(crate) fn set_room_aside(&self, bytes: u64) -> Result<()> {
+        let failed = |e| self.failed("no room could be set aside for taking the restore back", e);
+        let file = fs::File::create(self.reserve()).map_err(failed)?;
+        #[cfg(target_os = "linux")]
+        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes) {
+            Err(e) if e == rustix::io::Errno::NOSPC => return Err(failed(e.into())),
+            _ => {}
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (file, bytes);
+        Ok(())
+    }
+
+    /// Gives that room back.
+    pub(crate) fn use_room(&self) -> Result<()> {
+        match fs::remove_file(self.reserve()) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(self.failed("the room that was set aside could not be used", e))
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn exists(&self) -> bool {

@@ -197,24 +197,21 @@ impl Staging {
         live: &Live,
         wal_wanted: Option<bool>,
     ) -> Result<Option<catalog::RowsDigest>> {
-        let run = |text: &str| {
-            staged
-                .execute_batch(text)
-                .map_err(sql("could not fit the staged database to its place"))
-        };
         if connect::pragma::<i64>(staged, "page_count")? == 0 {
             // A first page, so that there is something to copy.
-            run("BEGIN IMMEDIATE; PRAGMA user_version=0; COMMIT")?;
+            staged
+                .execute_batch("BEGIN IMMEDIATE; PRAGMA user_version=0; COMMIT")
+                .map_err(sql("could not fit the staged database to its place"))?;
         }
         match live {
             // The target keeps its journal mode: connections to it rely on that.
             Live::Database { wal, page_size, .. } => {
-                run("PRAGMA journal_mode=DELETE")?;
+                connect::set_journal_mode(staged, "delete")?;
                 if *wal && connect::pragma::<i64>(staged, "page_size")? != *page_size {
                     return self.convert(staged, *page_size).map(Some);
                 }
             }
-            _ if wal_wanted == Some(true) => run("PRAGMA journal_mode=WAL")?,
+            _ if wal_wanted == Some(true) => connect::set_journal_mode(staged, "wal")?,
             _ => {}
         }
         self.config.opener.as_ref().map(|_| catalog::rows_digest(staged)).transpose()

@@ -56,6 +56,7 @@ pub(crate) fn look(config: &Config) -> Result<Live> {
 /// The fingerprint of a database, read through SQLite; `None` where there is none that can be
 /// read.
 pub(crate) fn live_fingerprint(config: &Config, stage: &Stage) -> Result<Option<Fingerprint>> {
+    stage.use_room()?;
     match look(config)? {
         Live::Database { pages, .. } if pages > 0 => {}
         _ => return Ok(None),
@@ -64,8 +65,8 @@ pub(crate) fn live_fingerprint(config: &Config, stage: &Stage) -> Result<Option<
     connect::pin(&live)?;
     let rows = rows_if_keyed(config, &live)?;
     let scratch = stage.scratch();
-    take_copy(config, &live, &scratch, &Cancel::new())?;
-    let image = copy::digest(&scratch);
+    let copied = take_copy(config, &live, &scratch, &Cancel::new());
+    let image = copied.and_then(|()| copy::digest(&scratch));
     remove_files(&scratch)?;
     Ok(Some(Fingerprint { image: image?, rows }))
 }
@@ -108,6 +109,7 @@ fn switch(config: &Config, stage: &Stage, kept: Option<PreImage>, cancel: &Cance
                 copy::sync(&pre_image)?;
                 let rows = rows_if_keyed(config, live)?;
                 let image = copy::digest(&pre_image)?;
+                stage.set_room_aside(undo_room(len(&pre_image), len(&stage.staged())))?;
                 stage.write_kept(&PreImage::Database(Fingerprint { image, rows }))
             };
             replace(config, &staged, cancel, Some(&keep))
@@ -143,12 +145,25 @@ fn create(
     config.path.parent().map_or(Ok(()), sync_folder)
 }
 
+/// Bytes that taking a switch back takes, of a database of one length to one of another, or
+/// in doubt a copy to see whether there is anything to take back. An index of a log is small.
+pub(crate) fn undo_room(old: u64, new: u64) -> u64 {
+    old.max(new).saturating_add(128 << 10)
+}
+
+fn len(path: &Path) -> u64 {
+    fs::metadata(path).map_or(0, |facts| facts.len())
+}
+
 /// Makes the pre-image live again.
 pub(crate) fn undo(config: &Config, stage: &Stage) -> Result<()> {
     let Some(kept) = stage.kept()? else {
         return Err(Error::adapter("a restore was undone that was not committed"));
     };
+    // What comes next needs the room, perhaps on a full disk; nothing is staged any more.
+    stage.use_room()?;
     stage.mark_undoing()?;
+    remove_files(&stage.staged())?;
     let undone = match kept {
         PreImage::Absent | PreImage::Unreadable => {
             put_back(config, stage, &stage.folder().join("moved.db"))
