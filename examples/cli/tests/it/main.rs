@@ -2,6 +2,7 @@
 
 mod codes;
 mod commands;
+mod faults;
 mod json;
 mod places;
 mod signals;

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write as _,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -30,6 +31,14 @@ path = "uploads"
 exclude = ["*.tmp"]
 "#;
 
+/// Says that something was not tested; an error where that is not allowed.
+pub(crate) fn skipped(what: &str) {
+    let required = std::env::var_os("BACKUP_KIT_REQUIRE").is_some_and(|v| !v.is_empty());
+    assert!(!required, "BACKUP_KIT_REQUIRE is set, and this cannot be tested: {what}");
+    // Not through the macro: the harness would keep it to itself.
+    std::io::stderr().write_all(format!("SKIPPED: {what}\n").as_bytes()).unwrap();
+}
+
 /// A folder of its own for each test.
 pub(crate) struct World {
     folder: TempDir,
@@ -50,7 +59,18 @@ impl World {
     }
 
     pub(crate) fn with(config: &str) -> Self {
-        let world = Self { folder: tempfile::tempdir().unwrap() };
+        Self::at(tempfile::tempdir().unwrap(), config)
+    }
+
+    /// In a folder of this one, or where it is missing in the usual place: a file system in
+    /// memory is for many short runs.
+    pub(crate) fn within(place: &Path, config: &str) -> Self {
+        let folder = tempfile::tempdir_in(place).or_else(|_| tempfile::tempdir());
+        Self::at(folder.unwrap(), config)
+    }
+
+    fn at(folder: TempDir, config: &str) -> Self {
+        let world = Self { folder };
         fs::write(world.path("backup.toml"), config).unwrap();
         let db = world.db();
         db.execute_batch(
@@ -64,6 +84,10 @@ impl World {
         fs::write(world.path("uploads/sub/b.html"), "<p>B</p>\n").unwrap();
         fs::write(world.path("uploads/left.tmp"), "not this").unwrap();
         world
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
