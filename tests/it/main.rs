@@ -1,5 +1,6 @@
 //! The whole, from the outside.
 
+mod documents;
 mod format;
 mod links;
 mod readers;

@@ -97,6 +97,12 @@ pub trait Harness {
         true
     }
 
+    /// The name that the source gives its only collection, for a store without the capability
+    /// `collections`.
+    fn collection(&self) -> String {
+        "notes".to_owned()
+    }
+
     /// Names of the roots of file trees.
     fn roots(&self) -> Vec<String> {
         vec!["tree".to_owned()]

@@ -90,6 +90,11 @@ impl<'a, H: Harness> Kit<'a, H> {
         self.can.records || self.can.blobs
     }
 
+    /// The name under which the store keeps a collection: where it keeps one only, its own.
+    pub(crate) fn collection(&self, name: &str) -> String {
+        if self.can.collections { name.to_owned() } else { self.harness.collection() }
+    }
+
     /// The case gives collections names of its own choice.
     pub(crate) fn needs_named_collections(&self) -> Checked {
         self.needs(self.takes_rows(), "records or blobs")?;

@@ -85,13 +85,14 @@ pub(crate) fn other<H: Harness>(kit: &Kit<'_, H>) -> Dataset {
     fitting(kit, data)
 }
 
-/// Collections, where the store takes any.
+/// Collections, where the store takes any, under the name that it has for them.
 pub(crate) fn records<H: Harness>(
     kit: &Kit<'_, H>,
     collections: impl IntoIterator<Item = Rows>,
 ) -> Dataset {
-    let collections = if kit.takes_rows() { collections.into_iter().collect() } else { Vec::new() };
-    Dataset { collections, trees: Vec::new() }
+    let collections = collections.into_iter().filter(|_| kit.takes_rows());
+    let named = collections.map(|rows| Rows { name: kit.collection(&rows.name), ..rows });
+    Dataset { collections: named.collect(), trees: Vec::new() }
 }
 
 /// The same items in every root, where the store takes any.

@@ -3,12 +3,12 @@
 use std::path::PathBuf;
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     adapter::Adapter,
     cancel::Cancel,
-    error::Result,
+    error::{Error, ErrorKind, Result},
     part::{Content, Part},
     record::{Key, RecordBatch},
 };
@@ -124,6 +124,8 @@ impl Switch {
 }
 
 /// Names what a restore makes in one store; journalled before it is made.
+///
+/// Made by [`StagePlan::token`] and read by [`read`](Self::read).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageToken {
     /// The adapter's kind, checked when another process reattaches.
@@ -160,11 +162,14 @@ pub enum Reattached {
 /// Dropping a session changes nothing: what is staged stays for `reattach`.
 #[async_trait]
 pub trait SinkSession: Send + Sync {
-    /// The records of `keys` that the live store holds, in any order.
+    /// The records of `keys` that the live store holds, in any order. Only an adapter with
+    /// the capability `merge` has it.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) without the capability `merge`.
-    async fn existing(&self, collection: &str, keys: &[Key]) -> Result<RecordBatch>;
+    async fn existing(&self, collection: &str, _keys: &[Key]) -> Result<RecordBatch> {
+        Err(no_merge().on(collection))
+    }
 
     /// Writes a part into staging. May be called for several parts at once, but a schema
     /// comes alone and before its records, and entries of a root come in order.
@@ -224,6 +229,59 @@ impl StagePlan {
             ..Self::default()
         }
     }
+
+    /// Refuses what no adapter can do: the first thing in [`prepare`](Sink::prepare).
+    ///
+    /// # Errors
+    /// A plan for another kind of store, or one to merge where the adapter cannot.
+    pub fn check(&self, adapter: &(impl Adapter + ?Sized)) -> Result<()> {
+        check_kind(adapter, &self.kind)?;
+        if self.mode == WriteMode::Merge && !adapter.capabilities().merge {
+            return Err(no_merge().on(&self.store));
+        }
+        Ok(())
+    }
+
+    /// The token of this plan, with whatever a later process needs to know.
+    ///
+    /// # Errors
+    /// Data that JSON cannot hold, such as a path that is not Unicode.
+    pub fn token(&self, data: &impl Serialize) -> Result<StageToken> {
+        let data = serde_json::to_value(data).map_err(|e| {
+            Error::new(ErrorKind::InvalidInput, "the names of a restore are not Unicode text")
+                .because(e)
+        })?;
+        Ok(StageToken { kind: self.kind.clone(), mode: self.mode, data })
+    }
+}
+
+impl StageToken {
+    /// What [`StagePlan::token`] was given. The token may come from a journal that is
+    /// damaged: names in it are still to be checked.
+    ///
+    /// # Errors
+    /// A token of another kind of store, or one that holds something else.
+    pub fn read<T: DeserializeOwned>(&self, adapter: &(impl Adapter + ?Sized)) -> Result<T> {
+        check_kind(adapter, &self.kind)?;
+        serde_json::from_value(self.data.clone()).map_err(|e| {
+            Error::new(ErrorKind::Corrupt, "the token of a restore cannot be read")
+                .on(&self.kind)
+                .because(e)
+        })
+    }
+}
+
+fn check_kind(adapter: &(impl Adapter + ?Sized), kind: &str) -> Result<()> {
+    if kind == adapter.kind() {
+        return Ok(());
+    }
+    let what = format!("a {} store cannot take what was backed up of another kind", adapter.kind());
+    Err(Error::new(ErrorKind::Incompatible, what).on(kind))
+}
+
+fn no_merge() -> Error {
+    Error::new(ErrorKind::Unsupported, "the store cannot be merged into")
+        .advise("restore in replace mode, into another store if need be")
 }
 
 impl std::fmt::Debug for Reattached {

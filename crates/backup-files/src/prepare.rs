@@ -6,9 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use backup_core::{
-    Adapter, Error, ErrorKind, Prepared, Result, StagePlan, StageToken, Switch, WriteMode,
-};
+use backup_core::{Error, ErrorKind, Prepared, Result, StagePlan, Switch};
 use rustix::fs::{Access, FileType};
 
 use crate::{
@@ -29,14 +27,7 @@ const MAX_KEPT: usize = 1_000;
 /// Refuses what no restore of files can do, and says which roots it is about.
 pub(crate) fn check(store: &FilesStore, plan: &StagePlan) -> Result<Vec<Root>> {
     let fault = |kind, what: &str, on: &str| Error::new(kind, what).on(on);
-    if plan.mode == WriteMode::Merge {
-        return Err(fault(ErrorKind::Unsupported, "a folder tree cannot be merged", &plan.store)
-            .advise("restore it into an empty folder and copy what is wanted"));
-    }
-    if plan.kind != store.kind() {
-        let what = "the archive's store is of another kind than files";
-        return Err(fault(ErrorKind::Incompatible, what, &plan.kind));
-    }
+    plan.check(store)?;
     let id = &plan.restore_id;
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
     if id.is_empty() || id.len() > 100 || !id.chars().all(plain) {
@@ -74,10 +65,7 @@ pub(crate) fn prepare(roots: &[Root], plan: &StagePlan, stepwise: bool) -> Resul
     if let (1, Some(token)) = (devices.len(), tokens.first()) {
         room(existing(&token.outer()), plan)?;
     }
-    let data = serde_json::to_value(Token { roots: tokens })
-        .map_err(|e| Error::adapter("a token cannot be written").because(e))?;
-    let token = StageToken { kind: "files".into(), mode: plan.mode, data };
-    Ok(Prepared { token, switch, notes })
+    Ok(Prepared { token: plan.token(&Token { roots: tokens })?, switch, notes })
 }
 
 fn look(

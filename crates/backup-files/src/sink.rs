@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use backup_core::{
     ByteStream, Cancel, Content, EntryKind, EntryPath, Error, ErrorKind, FileEntry, Part, Prepared,
     Reattached, Result, Sink, SinkSession, StagePlan, StageToken, Worker, async_trait,
-    record::{Key, RecordBatch, Tally},
+    record::Tally,
 };
 use futures::{TryFutureExt, TryStreamExt, lock::Mutex};
 use serde::{Deserialize, Serialize};
@@ -41,7 +41,7 @@ impl Sink for FilesStore {
 
     async fn begin(&self, token: &StageToken, cancel: &Cancel) -> Result<Box<dyn SinkSession>> {
         let mut roots = Vec::new();
-        for token in read_token(token)? {
+        for token in token.read::<Token>(self)?.roots {
             let root = RootSession::spawn(&token, None, cancel)?;
             let cancel = cancel.clone();
             root.worker
@@ -56,7 +56,7 @@ impl Sink for FilesStore {
     }
 
     async fn reattach(&self, token: &StageToken) -> Result<Reattached> {
-        let tokens = read_token(token)?;
+        let tokens = token.read::<Token>(self)?.roots;
         let worker = Worker::spawn("files reattach", || Ok(()))?;
         let (stages, found) = worker.call(move |()| reattach(tokens)).await?;
         let mut roots = Vec::new();
@@ -73,16 +73,6 @@ impl Sink for FilesStore {
             Found::Unknown(reason) => Reattached::Unknown { reason },
         })
     }
-}
-
-fn read_token(token: &StageToken) -> Result<Vec<RootToken>> {
-    let wrong = || Error::new(ErrorKind::InvalidInput, "the token is not one of this adapter");
-    if token.kind != "files" {
-        return Err(wrong().on(&token.kind));
-    }
-    let token: Token =
-        serde_json::from_value(token.data.clone()).map_err(|e| wrong().because(e))?;
-    Ok(token.roots)
 }
 
 /// How far all roots together came.
@@ -431,10 +421,6 @@ impl Session {
 
 #[async_trait]
 impl SinkSession for Session {
-    async fn existing(&self, collection: &str, _: &[Key]) -> Result<RecordBatch> {
-        Err(Error::new(ErrorKind::Unsupported, "a folder tree holds no records").on(collection))
-    }
-
     async fn write(&self, part: Part) -> Result<()> {
         match part {
             Part::Schema(schema) => {

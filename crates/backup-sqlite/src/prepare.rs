@@ -2,29 +2,17 @@
 
 use std::path::Path;
 
-use backup_core::{Error, ErrorKind, Prepared, Result, StagePlan, StageToken, Switch, WriteMode};
+use backup_core::{Error, ErrorKind, Prepared, Result, StagePlan, Switch};
 
 use crate::{
-    BLOB, KIND,
+    BLOB,
     config::Config,
     stage::Stage,
     switch::{self, Live, undo_room},
 };
 
-pub(crate) fn no_merge() -> Error {
-    Error::new(ErrorKind::Unsupported, "records cannot be merged into a database")
-        .advise("restore in replace mode, into another file if need be")
-}
-
 /// Checks a plan and names the stage. Writes nothing.
 pub(crate) fn prepare(config: &Config, plan: &StagePlan) -> Result<Prepared> {
-    if plan.mode != WriteMode::Replace {
-        return Err(no_merge().on(config.path.display()));
-    }
-    if plan.kind != KIND {
-        let what = "a database takes only what a backup of a database wrote";
-        return Err(Error::new(ErrorKind::Incompatible, what).on(&plan.kind));
-    }
     let blobs: Vec<_> = plan.content.blobs.keys().collect();
     if !blobs.is_empty() && (blobs != [BLOB] || !plan.content.collections.is_empty()) {
         let what = "an image of a database stands beside other content";
@@ -46,11 +34,7 @@ pub(crate) fn prepare(config: &Config, plan: &StagePlan) -> Result<Prepared> {
     }
     check_place(config, plan)?;
     let (_, data) = Stage::plan(config, &plan.restore_id)?;
-    Ok(Prepared {
-        token: StageToken { kind: KIND.into(), mode: plan.mode, data },
-        switch: Switch::AtomicCopy,
-        notes,
-    })
+    Ok(Prepared { token: plan.token(&data)?, switch: Switch::AtomicCopy, notes })
 }
 
 fn check_place(config: &Config, plan: &StagePlan) -> Result<()> {

@@ -5,8 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use async_trait::async_trait;
 use backup_core::{
     Blob, Cancel, Content, Error, ErrorKind, Part, Prepared, Reattached, Result, Sink, SinkSession,
-    StagePlan, StageToken, Worker, WriteMode,
-    record::{Key, RecordBatch},
+    StagePlan, StageToken, Worker,
 };
 use futures::StreamExt;
 
@@ -27,6 +26,7 @@ impl Sink for SqliteStore {
     }
 
     async fn prepare(&self, plan: &StagePlan) -> Result<Prepared> {
+        plan.check(self)?;
         let (config, plan) = (Arc::clone(&self.config), plan.clone());
         let worker = Worker::spawn("sqlite prepare", || Ok(()))?;
         worker.call(move |()| prepare::prepare(&config, &plan)).await
@@ -34,10 +34,7 @@ impl Sink for SqliteStore {
 
     async fn begin(&self, token: &StageToken, cancel: &Cancel) -> Result<Box<dyn SinkSession>> {
         cancel.check()?;
-        if token.mode != WriteMode::Replace {
-            return Err(prepare::no_merge());
-        }
-        let stage = Stage::of(&self.config, token)?;
+        let stage = Stage::of(&self.config, &token.read(self)?)?;
         if stage.kept()?.is_some() {
             return Err(Error::adapter("a restore was begun again after it was committed"));
         }
@@ -48,7 +45,8 @@ impl Sink for SqliteStore {
     }
 
     async fn reattach(&self, token: &StageToken) -> Result<Reattached> {
-        let (config, stage) = (Arc::clone(&self.config), Stage::of(&self.config, token)?);
+        let stage = Stage::of(&self.config, &token.read(self)?)?;
+        let config = Arc::clone(&self.config);
         let looked = stage.clone();
         let worker = Worker::spawn("sqlite reattach", || Ok(()))?;
         let found = worker.call(move |()| find(&config, &looked)).await?;
@@ -142,10 +140,6 @@ impl Session {
 
 #[async_trait]
 impl SinkSession for Session {
-    async fn existing(&self, collection: &str, _: &[Key]) -> Result<RecordBatch> {
-        Err(prepare::no_merge().on(collection))
-    }
-
     async fn write(&self, part: Part) -> Result<()> {
         self.cancel.check()?;
         match part {

@@ -22,7 +22,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use backup_core::{BlobContent, Error, ErrorKind, Result, StageToken, record::Sha256Digest};
+use backup_core::{BlobContent, Error, ErrorKind, Result, record::Sha256Digest};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{config::Config, copy};
@@ -76,14 +76,14 @@ pub(crate) struct Stage {
 
 /// What a token of this adapter holds.
 #[derive(Debug, Serialize, Deserialize)]
-struct TokenData {
+pub(crate) struct StageData {
     database: PathBuf,
     folder: String,
 }
 
 impl Stage {
     /// The folder for a restore, not yet made.
-    pub(crate) fn plan(config: &Config, restore_id: &str) -> Result<(Self, serde_json::Value)> {
+    pub(crate) fn plan(config: &Config, restore_id: &str) -> Result<(Self, StageData)> {
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         let id: String =
             restore_id.chars().map(|c| if plain(c) { c } else { '_' }).take(80).collect();
@@ -91,29 +91,23 @@ impl Stage {
         // A file name has at most 255 bytes; what is unique stands at the end.
         let name: String = name.chars().take(30).collect();
         let folder = format!(".{name}.restore-{id}");
-        let data = TokenData { database: config.path.clone(), folder };
-        let json = serde_json::to_value(&data).map_err(|e| {
-            Error::new(ErrorKind::InvalidInput, "the database's path is not UTF-8").because(e)
-        })?;
-        Ok((Self::at(config, &data)?, json))
+        let data = StageData { database: config.path.clone(), folder };
+        Ok((Self::at(config, &data)?, data))
     }
 
     /// The folder that a token names.
-    pub(crate) fn of(config: &Config, token: &StageToken) -> Result<Self> {
-        let data: TokenData = serde_json::from_value(token.data.clone()).map_err(|e| {
-            Error::new(ErrorKind::Corrupt, "a stage token of a database cannot be read").because(e)
-        })?;
-        if token.kind != crate::KIND || data.database != config.path {
+    pub(crate) fn of(config: &Config, data: &StageData) -> Result<Self> {
+        if data.database != config.path {
             return Err(Error::new(
                 ErrorKind::Incompatible,
                 "a stage token belongs to another store",
             )
             .on(data.database.display()));
         }
-        Self::at(config, &data)
+        Self::at(config, data)
     }
 
-    fn at(config: &Config, data: &TokenData) -> Result<Self> {
+    fn at(config: &Config, data: &StageData) -> Result<Self> {
         let name = Path::new(&data.folder);
         let plain = name.components().count() == 1 && name.file_name() == Some(name.as_os_str());
         match config.path.parent() {

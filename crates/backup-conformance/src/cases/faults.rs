@@ -223,11 +223,11 @@ pub(super) async fn nonsense_schema<H: Harness>(kit: &Kit<'_, H>) -> Checked {
     for document in documents {
         let (token, session) = kit.begin(&to.open().await?, &reading).await?;
         let schema = Schema {
-            collection: "notes".to_owned(),
+            collection: kit.collection("notes"),
             document: document.clone(),
             info: CollectionInfo::default(),
         };
-        let end = CollectionEnd { collection: "notes".to_owned(), ..Default::default() };
+        let end = CollectionEnd { collection: kit.collection("notes"), ..Default::default() };
         if session.write(Part::Schema(schema)).await.is_ok()
             && session.write(Part::End(end)).await.is_ok()
         {

@@ -299,7 +299,7 @@ pub(super) async fn existing_without_merge<H: Harness>(kit: &Kit<'_, H>) -> Chec
     let reading = kit.filled(&samples::standard(kit)).await?.read().await?;
     let to = kit.empty().await?;
     let (_, session) = kit.begin(&to.open().await?, &reading).await?;
-    let answer = session.existing("notes", &[Key::from(1)]).await;
+    let answer = session.existing(&kit.collection("notes"), &[Key::from(1)]).await;
     let kind = answer.err().map(|error| error.kind());
     ensure!(kind == Some(ErrorKind::Unsupported), "existing() answered {kind:?}");
     session.abort().await.during("abort")

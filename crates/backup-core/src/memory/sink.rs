@@ -2,13 +2,13 @@
 
 use async_trait::async_trait;
 use futures::StreamExt;
+use serde::{Deserialize, Serialize};
 
 use super::{
     MemoryStore, State, Step,
     data::{Collection, Data, Entry, Node, Record, StoredBlob},
 };
 use crate::{
-    adapter::Adapter,
     cancel::Cancel,
     error::{Error, ErrorKind, Result},
     part::{ByteStream, Content, EntryKind, Part},
@@ -29,6 +29,13 @@ enum Phase {
     Undone,
 }
 
+/// What a token of this adapter holds.
+#[derive(Serialize, Deserialize)]
+struct Token {
+    // The name of the stage.
+    restore: String,
+}
+
 struct Session {
     store: MemoryStore,
     // The name of the stage.
@@ -40,13 +47,9 @@ struct Session {
 impl Sink for MemoryStore {
     async fn prepare(&self, plan: &StagePlan) -> Result<Prepared> {
         self.step(Step::Prepare)?;
-        self.check_kind(&plan.kind)?;
+        plan.check(self)?;
         Ok(Prepared {
-            token: StageToken {
-                kind: plan.kind.clone(),
-                mode: plan.mode,
-                data: serde_json::json!({"restore": plan.restore_id}),
-            },
+            token: plan.token(&Token { restore: plan.restore_id.clone() })?,
             switch: Switch::AtomicPointer,
             notes: Vec::new(),
         })
@@ -54,7 +57,7 @@ impl Sink for MemoryStore {
 
     async fn begin(&self, token: &StageToken, cancel: &Cancel) -> Result<Box<dyn SinkSession>> {
         cancel.check()?;
-        let restore = self.restore_of(token)?;
+        let Token { restore } = token.read(self)?;
         self.step(Step::Begin)?;
         let mut state = self.lock();
         let stage = state.stages.entry(restore.clone()).or_insert_with(|| Stage {
@@ -69,7 +72,7 @@ impl Sink for MemoryStore {
     }
 
     async fn reattach(&self, token: &StageToken) -> Result<Reattached> {
-        let restore = self.restore_of(token)?;
+        let Token { restore } = token.read(self)?;
         self.step(Step::Reattach)?;
         let state = self.lock();
         let Some(stage) = state.stages.get(&restore) else { return Ok(Reattached::Absent) };
@@ -88,22 +91,6 @@ impl Sink for MemoryStore {
 impl MemoryStore {
     fn session(&self, restore: String, cancel: Cancel) -> Box<dyn SinkSession> {
         Box::new(Session { store: self.clone(), restore, cancel })
-    }
-
-    fn restore_of(&self, token: &StageToken) -> Result<String> {
-        self.check_kind(&token.kind)?;
-        let name = token.data.get("restore").and_then(serde_json::Value::as_str);
-        name.map(str::to_owned).ok_or_else(|| {
-            Error::new(ErrorKind::Corrupt, "a stage token of the memory store names no restore")
-        })
-    }
-
-    fn check_kind(&self, kind: &str) -> Result<()> {
-        if kind == self.kind() {
-            return Ok(());
-        }
-        let what = format!("a store of kind {} cannot take a backup of another kind", self.kind());
-        Err(Error::new(ErrorKind::Incompatible, what).on(kind))
     }
 }
 

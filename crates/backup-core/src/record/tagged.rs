@@ -114,7 +114,8 @@ pub fn scalar(value: &serde_json::Value) -> Option<Scalar> {
     })
 }
 
-/// Wraps objects that an application stored with a member `$type`, at every level.
+/// What an application stored as JSON, as it stands in a record: objects with a member
+/// `$type` are wrapped and integers beyond [`MAX_SAFE_INTEGER`] tagged, at every level.
 #[must_use]
 pub fn escape(value: serde_json::Value) -> serde_json::Value {
     use serde_json::Value;
@@ -126,6 +127,12 @@ pub fn escape(value: serde_json::Value) -> serde_json::Value {
                 Value::Object(members.into_iter().map(|(k, v)| (k, escape(v))).collect());
             if tagged { serde_json::json!({"$type": "Map", "_value": inner}) } else { inner }
         }
+        Value::Number(n) => match n.as_i64().map(i128::from).or(n.as_u64().map(i128::from)) {
+            Some(i) if i.abs() > MAX_SAFE_INTEGER => {
+                serde_json::json!({"$type": "Integer", "_value": i.to_string()})
+            }
+            _ => Value::Number(n),
+        },
         other => other,
     }
 }
@@ -137,6 +144,9 @@ pub fn unescape(value: serde_json::Value) -> serde_json::Value {
     match value {
         Value::Array(items) => Value::Array(items.into_iter().map(unescape).collect()),
         Value::Object(mut members) => {
+            if let Some(integer) = large(&members) {
+                return Value::Number(integer);
+            }
             let wrapped = members.len() == 2
                 && members.get(TYPE).and_then(Value::as_str) == Some("Map")
                 && members.get("_value").is_some_and(Value::is_object);
@@ -147,6 +157,17 @@ pub fn unescape(value: serde_json::Value) -> serde_json::Value {
         }
         other => other,
     }
+}
+
+/// An integer of 64 bits that [`escape`] tagged.
+fn large(members: &serde_json::Map<String, serde_json::Value>) -> Option<serde_json::Number> {
+    if members.len() != 2 || members.get(TYPE)?.as_str()? != "Integer" {
+        return None;
+    }
+    let text = members.get("_value")?.as_str()?;
+    let number =
+        text.parse::<i64>().map(Into::into).or_else(|_| text.parse::<u64>().map(Into::into));
+    number.ok()
 }
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -186,9 +207,24 @@ mod tests {
 
     #[test]
     fn an_object_that_looks_like_a_tag_stays_an_object() {
-        let value = serde_json::json!({"a": [{"$type": "Base64", "_value": "x"}], "$type": 1});
+        for value in [
+            serde_json::json!({"a": [{"$type": "Base64", "_value": "x"}], "$type": 1}),
+            serde_json::json!({"$type": "Integer", "_value": "9007199254740993"}),
+            serde_json::json!({"$type": "Map", "_value": {"$type": "Integer", "_value": "1"}}),
+        ] {
+            let escaped = escape(value.clone());
+            assert_eq!(escaped["$type"], "Map");
+            assert_eq!(unescape(escaped), value);
+        }
+    }
+
+    #[test]
+    fn integers_that_others_would_round_are_tagged_and_come_back() {
+        let value = serde_json::json!([u64::MAX, i64::MIN, 1_u64 << 53, (1_u64 << 53) - 1, 1e300]);
         let escaped = escape(value.clone());
-        assert_eq!(escaped["$type"], "Map");
+        let tags: Vec<_> = escaped.as_array().unwrap().iter().map(|v| v.is_object()).collect();
+        assert_eq!(tags, [true, true, true, false, false]);
+        assert_eq!(scalar(&escaped[0]), Some(Scalar::Integer(u64::MAX.into())));
         assert_eq!(unescape(escaped), value);
     }
 }
