@@ -1,6 +1,10 @@
 //! What the documents say of the code is so.
 
-use std::{fs, path::Path};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -19,4 +23,49 @@ fn what_the_tutorial_quotes_stands_in_the_example_word_for_word() {
     for quote in quotes {
         assert!(example.contains(quote), "not in the example:\n{quote}");
     }
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("target") {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|ending| ending == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// The names of functions in the workspace.
+fn functions() -> BTreeSet<String> {
+    let mut files = Vec::new();
+    for folder in ["crates", "examples", "src", "tests"] {
+        sources(&root().join(folder), &mut files);
+    }
+    let mut found = BTreeSet::new();
+    for file in files {
+        let text = fs::read_to_string(file).unwrap();
+        let names = text.split("fn ").skip(1).filter_map(|rest| rest.split(['(', '<']).next());
+        found.extend(names.map(str::to_owned));
+    }
+    found
+}
+
+#[test]
+fn the_tests_that_the_threat_model_names_are_there() {
+    let known = functions();
+    let text = read("docs/THREATS.md");
+    // What stands in backticks and is named like a test.
+    let named: BTreeSet<_> = text
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .filter(|name| {
+            name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        })
+        .filter(|name| name.matches('_').count() > 1 && *name != "cell_size_check")
+        .collect();
+    assert!(named.len() > 25, "{named:?}");
+    let missing: Vec<_> = named.into_iter().filter(|name| !known.contains(*name)).collect();
+    assert!(missing.is_empty(), "there are no such tests: {missing:?}");
 }

@@ -185,7 +185,9 @@ impl RestorePlan {
 impl fmt::Display for RestorePlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let PlannedArchive { path, id, created, application, description, .. } = &self.archive;
-        writeln!(f, "Restore {} {}", application.name, application.version)?;
+        // Text of the archive's may hold what a terminal obeys.
+        let (name, version) = (&application.name, &application.version);
+        writeln!(f, "Restore {} {}", name.escape_debug(), version.escape_debug())?;
         writeln!(f, "  from backup {id} of {created}")?;
         if let Some(path) = path {
             writeln!(f, "  in {}", path.display())?;

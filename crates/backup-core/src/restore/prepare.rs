@@ -141,7 +141,10 @@ fn application(
     if theirs != ours {
         notes.push(format!(
             "the archive was written by {} {}, this is {} {}",
-            theirs.name, theirs.version, ours.name, ours.version
+            theirs.name.escape_debug(),
+            theirs.version.escape_debug(),
+            ours.name,
+            ours.version
         ));
     }
     Ok(())

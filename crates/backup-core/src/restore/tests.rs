@@ -360,6 +360,19 @@ fn a_damaged_archive_changes_nothing() {
 }
 
 #[test]
+fn an_archive_that_is_changed_after_the_plan_changes_nothing() {
+    let world = world();
+    let path = world.dir.path().join("x.tar.gz");
+    let plan = block_on(set(&world.stores).plan_restore(&world.archive())).unwrap();
+    let mut bytes = std::fs::read(&path).unwrap();
+    let middle = bytes.len() / 3;
+    bytes[middle] ^= 0x10;
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(block_on(plan.execute()).unwrap_err().kind(), ErrorKind::Corrupt);
+    world.is_old();
+}
+
+#[test]
 fn one_restore_at_a_time() {
     let world = world();
     let set = set(&world.stores);
