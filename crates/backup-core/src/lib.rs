@@ -1,4 +1,5 @@
 //! The model and the engine of backup-kit.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod adapter;
 pub mod archive;
