@@ -567,6 +567,24 @@ fn what_a_crash_leaves_within_a_verb_is_taken_up() {
 }
 
 #[test]
+fn a_file_that_is_cut_while_it_is_read_is_an_error_and_not_a_short_backup() {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(file_in(&place), "{\"id\":1}\n{\"id\":2}\n").unwrap();
+    let mut lines = Lines::open(&file_in(&place), Cancel::new()).unwrap();
+    File::create(file_in(&place)).unwrap();
+    assert_eq!(lines.batch().unwrap_err().kind(), ErrorKind::Busy);
+}
+
+#[test]
+fn a_token_leads_to_no_other_file() {
+    assert!(Stage::of(Path::new("/a/notes.jsonl"), "../b").is_err());
+    let store = |path: &str| JsonLines::new(path).unwrap();
+    let plan = StagePlan::new("r1", "notes", store("/a").kind());
+    let token = futures::executor::block_on(store("/a").prepare(&plan)).unwrap().token;
+    assert!(store("/a").stage(&token).is_ok() && store("/b").stage(&token).is_err());
+}
+
+#[test]
 fn what_is_lost_comes_back() {
     demonstrate().unwrap();
 }

@@ -88,7 +88,8 @@ pub(super) async fn reattach_finds_every_state<H: Harness>(kit: &Kit<'_, H>) -> 
     let again = scene.to.open().await?.begin(&token, &Cancel::new()).await;
     let session = again.during("the third begin")?;
     write_all(&*session, &scene.reading.parts).await.during("writing again")?;
-    session.verify(&scene.reading.content).await.during("verify")?;
+    let found = session.verify(&scene.reading.content).await.during("verify")?;
+    ensure!(found == scene.reading.content, "begun anew and staged {found:?}");
     drop(session);
     scene.staged(&token, "verify").await?.commit().await.during("commit")?;
     let session = scene.committed(&token).await?;
