@@ -31,7 +31,9 @@
 //! Most hosts never call these verbs: they give the store to backup-kit, which does.
 //!
 //! The feature `bundled` builds SQLite in; without it the system's library is linked, and one
-//! before 3.51.3 is warned about, as it can corrupt a database in WAL mode.
+//! before 3.51.3 is warned about, as it can corrupt a database in WAL mode. rusqlite 0.41 links
+//! with SQLite 3.44 or later only; where the system has an older one, name `rusqlite = "0.40"`
+//! in the application's own manifest: any version from 0.32 on will do here.
 //!
 //! # What is carried
 //! * **Native** (the default): the whole database file as one blob, `main.db`, copied by the
