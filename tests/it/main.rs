@@ -5,4 +5,5 @@ mod format;
 mod links;
 mod readers;
 mod schema;
+mod second_reader;
 mod tools;

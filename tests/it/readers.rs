@@ -45,7 +45,7 @@ fn passages() -> RecordBatch {
 }
 
 // What hardly compresses, so that stored blocks are met too.
-fn noise(len: usize) -> Vec<u8> {
+pub(crate) fn noise(len: usize) -> Vec<u8> {
     let mut state = 7_u64;
     let mut next = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -93,9 +93,9 @@ fn write(path: &Path, codec: Codec) {
     writer.finish(Manifest::new(&preamble, codec)).unwrap();
 }
 
-struct Sample {
+pub(crate) struct Sample {
     _folder: TempDir,
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     files: Files,
 }
 
@@ -121,7 +121,7 @@ fn make(codec: Codec) -> Sample {
     Sample { _folder: folder, path, files }
 }
 
-static GZIP: LazyLock<Sample> = LazyLock::new(|| make(Codec::Gzip));
+pub(crate) static GZIP: LazyLock<Sample> = LazyLock::new(|| make(Codec::Gzip));
 
 // The archive's own index and root stand in no index.
 fn is_own(path: &[u8]) -> bool {
