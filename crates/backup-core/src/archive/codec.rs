@@ -241,8 +241,9 @@ impl SegmentFormat for Gzip {
         if raw.len() != raw_len {
             return None;
         }
-        // The engine may stop on either side of the empty block that ends the segment.
-        (used.saturating_sub(64)..(used + 64).min(packed.len() + 1)).find(|end| {
+        // The engine may stop before the empty block that ends the segment, or after the header
+        // of the block that follows: its tables take up to 562 bytes.
+        (used.saturating_sub(1024)..(used + 64).min(packed.len() + 1)).find(|end| {
             packed[..*end].ends_with(&Self::MARK)
                 && self.decompress(&packed[..*end], raw_len).is_ok()
         })

@@ -1,6 +1,7 @@
 //! Parts as plain files in a folder.
 
 use std::{
+    cell::RefCell,
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -71,7 +72,11 @@ fn not_written(error: io::Error) -> Error {
 }
 
 /// A folder that only this run writes to.
-pub(super) struct Target(PathBuf);
+pub(super) struct Target {
+    root: PathBuf,
+    // Found or made with all above it, so that a million files of one folder ask once.
+    folder: RefCell<PathBuf>,
+}
 
 type Fill<'a> = &'a mut dyn FnMut(&mut dyn Write) -> Result<()>;
 
@@ -81,7 +86,9 @@ impl Target {
             .and_then(|()| fs::read_dir(folder))
             .map_err(|e| Error::io("the folder could not be made", e))
             .and_then(|mut entries| match entries.next() {
-                None => Ok(Self(folder.to_owned())),
+                None => {
+                    Ok(Self { root: folder.to_owned(), folder: RefCell::new(folder.to_owned()) })
+                }
                 Some(_) => Err(Error::new(ErrorKind::AlreadyExists, "the folder is not empty")
                     .advise("name a new or an empty folder")),
             })
@@ -94,7 +101,7 @@ impl Target {
             PartKind::Entry { entry: EntryHead::Directory, .. } => {
                 // Checked all the same: there must be no content.
                 fill(&mut io::sink())?;
-                fs::create_dir_all(self.place(&part.path)?).map_err(not_written)?;
+                self.folder(&self.place(&part.path)?).map_err(|e| e.on(&part.path))?;
             }
             PartKind::Entry { entry: EntryHead::Symlink(target), .. } => {
                 fill(&mut io::sink())?;
@@ -132,11 +139,34 @@ impl Target {
         if !plain || path.contains(['\\', '\0']) {
             return Err(Error::new(ErrorKind::Hostile, "a part's path leads astray").on(path));
         }
-        let place = self.0.join(path);
+        let place = self.root.join(path);
         if let Some(parent) = place.parent() {
-            fs::create_dir_all(parent).map_err(|e| not_written(e).on(path))?;
+            self.folder(parent).map_err(|e| e.on(path))?;
         }
         Ok(place)
+    }
+
+    // Makes a folder and those above it, name by name, so that none is reached through a link:
+    // salvage takes parts whose order nobody has checked.
+    fn folder(&self, folder: &Path) -> Result<()> {
+        if *self.folder.borrow() == folder {
+            return Ok(());
+        }
+        let mut made = self.root.clone();
+        for name in folder.strip_prefix(&self.root).unwrap_or(folder) {
+            made.push(name);
+            match fs::create_dir(&made) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                    if !fs::symlink_metadata(&made).map_err(not_written)?.is_dir() {
+                        let what = "a part lies below what is no folder";
+                        return Err(Error::new(ErrorKind::Hostile, what));
+                    }
+                }
+                done => done.map_err(not_written)?,
+            }
+        }
+        *self.folder.borrow_mut() = made;
+        Ok(())
     }
 }
 

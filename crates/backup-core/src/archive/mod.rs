@@ -14,9 +14,13 @@
 
 mod assemble;
 mod codec;
+#[cfg(test)]
+mod damage;
 mod entry;
 
 mod extract;
+#[cfg(test)]
+mod fixtures;
 #[cfg(test)]
 mod forgery;
 mod hashes;
@@ -25,6 +29,10 @@ mod names;
 mod npy;
 mod order;
 mod output;
+#[cfg(test)]
+mod plain;
+#[cfg(test)]
+mod properties;
 mod read_at;
 mod reader;
 

@@ -479,6 +479,16 @@ impl<W: Write> ArchiveWriter<W> {
 
 #[cfg(test)]
 impl<W: Write> ArchiveWriter<W> {
+    /// Ends a segment or a page before its time, so that a small archive has several.
+    pub(super) fn end_early(&mut self, end: super::plain::End) -> Result<()> {
+        use super::plain::End;
+        match end {
+            End::Nothing => Ok(()),
+            End::Segment => self.segments.cut(),
+            End::Page => self.page(),
+        }
+    }
+
     /// An archive of any tar and any index, with hashes that are all right: what a forger
     /// can make.
     pub(super) fn forge(
@@ -490,12 +500,24 @@ impl<W: Write> ArchiveWriter<W> {
         manifest: Manifest,
     ) -> Result<Finished<W>> {
         let mut writer = Self::empty(out, preamble, options)?;
-        writer.segments.write(tar)?;
+        // The list of checksums, which comes last, begins a segment.
+        let last = parts.last().map_or(0, |part| part.offset as usize).min(tar.len());
+        writer.segments.write(&tar[..last])?;
+        writer.segments.cut()?;
+        writer.segments.write(&tar[last..])?;
         for part in parts {
             index::line(&mut writer.part_lines, part)?;
             writer.part_count += 1;
             writer.facts.parts += 1;
             writer.facts.bytes = writer.facts.bytes.wrapping_add(part.size);
+            if let Some(store) = part.kind.store() {
+                let store = slot(&mut writer.stores, store);
+                store.parts += 1;
+                store.bytes = store.bytes.wrapping_add(part.size);
+            }
+            if let PartKind::Config { name } = &part.kind {
+                writer.config.push(name.clone());
+            }
         }
         writer.seal(manifest)
     }

@@ -1,6 +1,11 @@
 //! Digests: of one part's bytes, and of a collection's content.
 
-use std::{collections::BTreeMap, fmt, io, ops::Range, str::FromStr};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fmt, io,
+    ops::Range,
+    str::FromStr,
+};
 
 use serde::{Deserialize, Serialize, de::Error as _};
 use sha2::{Digest as _, Sha256};
@@ -247,7 +252,8 @@ fn vector_digest(key: &str, column: &VectorColumn, row: usize) -> [u8; 32] {
 #[derive(Debug, Clone)]
 pub struct MaskedHasher {
     hasher: Sha256,
-    masked: Vec<Range<u64>>,
+    // Those that are not passed yet.
+    masked: VecDeque<Range<u64>>,
     position: u64,
 }
 
@@ -255,15 +261,18 @@ impl MaskedHasher {
     /// Starts a hash; `masked` must be in ascending order.
     #[must_use]
     pub fn new(masked: &[Range<u64>]) -> Self {
-        Self { hasher: Sha256::new(), masked: masked.to_vec(), position: 0 }
+        Self { hasher: Sha256::new(), masked: masked.iter().cloned().collect(), position: 0 }
     }
 
     /// Takes the next bytes of the stream.
     pub fn update(&mut self, mut bytes: &[u8]) {
+        const ZEROS: [u8; 4096] = [0; 4096];
         while !bytes.is_empty() {
             let at = self.position;
-            let next = self.masked.iter().find(|range| range.end > at);
-            let (len, zero) = match next {
+            while self.masked.front().is_some_and(|range| range.end <= at) {
+                self.masked.pop_front();
+            }
+            let (len, zero) = match self.masked.front() {
                 Some(range) if range.start <= at => (range.end - at, true),
                 Some(range) => (range.start - at, false),
                 None => (u64::MAX, false),
@@ -271,7 +280,7 @@ impl MaskedHasher {
             let len = usize::try_from(len).unwrap_or(usize::MAX).min(bytes.len());
             let (now, rest) = bytes.split_at(len);
             if zero {
-                now.iter().for_each(|_| self.hasher.update([0]));
+                now.chunks(ZEROS.len()).for_each(|now| self.hasher.update(&ZEROS[..now.len()]));
             } else {
                 self.hasher.update(now);
             }

@@ -5,7 +5,7 @@ pub mod canonical;
 mod digest;
 mod key;
 #[cfg(test)]
-mod properties;
+pub(crate) mod properties;
 pub mod tagged;
 mod vector;
 

@@ -27,7 +27,7 @@ fn key() -> impl Strategy<Value = Key> {
     prop_oneof![4 => simple.clone(), 1 => vec(simple, 0..4).prop_map(Key::composite)]
 }
 
-fn value() -> impl Strategy<Value = Value> {
+pub(crate) fn value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
@@ -63,7 +63,16 @@ fn record() -> impl Strategy<Value = Record> {
 }
 
 fn batch(records: &[Record]) -> RecordBatch {
-    let mut builder = BatchBuilder::new("c");
+    build("c", records)
+}
+
+/// Any batch of `collection`, with a column of every shape.
+pub(crate) fn batch_of(collection: String) -> impl Strategy<Value = RecordBatch> {
+    vec(record(), 0..6).prop_map(move |records| build(&collection, &records))
+}
+
+fn build(collection: &str, records: &[Record]) -> RecordBatch {
+    let mut builder = BatchBuilder::new(collection);
     let dense = builder.dense("dense", ElementType::F32, 3);
     let multi = builder.multi("multi", ElementType::U8, 2);
     let sparse = builder.sparse("sparse", ElementType::F16);
