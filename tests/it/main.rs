@@ -1,7 +1,9 @@
 //! The whole, from the outside.
 
 mod documents;
+mod fixtures;
 mod format;
+mod fuzz;
 mod links;
 mod readers;
 mod schema;

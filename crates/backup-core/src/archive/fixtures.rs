@@ -177,10 +177,10 @@ fn add() {
         fs::create_dir_all(folder.join(kind)).unwrap();
         for (name, bytes) in archives {
             let name = format!("{kind}/{name}");
-            if !known.contains_key(&name) {
-                fs::write(folder.join(&name), &bytes).unwrap();
-                known.insert(name, verdict(&bytes));
-            }
+            known.entry(name).or_insert_with_key(|name| {
+                fs::write(folder.join(name), &bytes).unwrap();
+                verdict(&bytes)
+            });
         }
     }
     let mut text = serde_json::to_string_pretty(&known).unwrap();
