@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use backup_core::{Error, ErrorKind, Result};
+use backup_core::{Error, ErrorKind, NoticeKind, Result};
 use rustix::fs::FileType;
 
 use crate::sys::{self, Identity, Names, Stamp};
@@ -148,7 +148,8 @@ impl Guard {
         }
     }
 
-    /// Why the entry must not be opened, if so. Opens nothing.
+    /// Why the entry must not be opened, if so; what nobody else backs up is missing then.
+    /// Opens nothing.
     pub(crate) fn forbids(
         &mut self,
         dir: impl AsFd,
@@ -156,18 +157,22 @@ impl Guard {
         name: &[u8],
         path: &[u8],
         stamp: &Stamp,
-    ) -> Option<&'static str> {
+    ) -> Option<(NoticeKind, &'static str)> {
         if self.avoid.iter().any(|avoid| avoid == path) || self.avoid_ids.contains(&stamp.id) {
-            return Some("belongs to another store or to the backup itself");
+            let why = "belongs to another store or to the backup itself";
+            return Some((NoticeKind::LeftOut, why));
         }
         if stamp.kind != FileType::RegularFile {
             return None;
         }
         if is_database(dir, names, name) {
-            return Some("is a database in use: only its engine may open it");
+            let why = "is a database in use, which only its engine may open: \
+                       make it a store, or exclude it";
+            return Some((NoticeKind::Unsupported, why));
         }
-        self.stays_open(stamp.id)
-            .then_some("is held open by this process, which could lose its locks on it")
+        let why = "is held open by this process, which could lose its locks on it: \
+                   close it, or exclude it";
+        self.stays_open(stamp.id).then_some((NoticeKind::Unsupported, why))
     }
 
     fn stays_open(&mut self, id: Identity) -> bool {

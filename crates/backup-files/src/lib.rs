@@ -35,7 +35,8 @@
 //! | setuid, setgid, sticky; extended attributes and ACLs; holes; that two names are one file | `Remark`, once a root |
 //! | pipes, sockets, devices; paths above 4096 bytes | `Unsupported` |
 //! | files that could not be read, or went away | `Unreadable`, `Vanished` |
-//! | files of other stores, databases in use, files that this process has open | `LeftOut` |
+//! | files of other stores and of the backup itself | `LeftOut` |
+//! | other databases in use, and files that this process has open | `Unsupported` |
 //!
 //! A folder cannot be pinned. A file that changes while it is read is read again, up to three
 //! times if it is at most 1 MiB, or else reported as `Changed`. `<name>.wal` beside `<name>`

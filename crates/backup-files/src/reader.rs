@@ -267,8 +267,8 @@ impl Reader {
             self.excluded += 1;
             return;
         }
-        if let Some(why) = forbidden(&mut self.guard, walk, &stamp) {
-            return self.trouble(NoticeKind::LeftOut, why);
+        if let Some((kind, why)) = forbidden(&mut self.guard, walk, &stamp) {
+            return self.trouble(kind, why);
         }
         let Ok(path) = EntryPath::new(walk.path()) else {
             return self.trouble(NoticeKind::Unsupported, "the path is too long");
@@ -517,7 +517,11 @@ impl Reader {
 }
 
 /// Why the entry must not be opened, if so: itself, or the other half of its group.
-fn forbidden(guard: &mut Guard, walk: &Walk<Folder>, stamp: &Stamp) -> Option<&'static str> {
+fn forbidden(
+    guard: &mut Guard,
+    walk: &Walk<Folder>,
+    stamp: &Stamp,
+) -> Option<(NoticeKind, &'static str)> {
     let (dir, names, name, path) = (walk.dir(), walk.names(), walk.name(), walk.path());
     if let Some(why) = guard.forbids(dir, names, name, path, stamp) {
         return Some(why);

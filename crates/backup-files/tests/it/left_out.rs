@@ -105,7 +105,8 @@ fn databases_in_use_are_left_out_with_all_their_files() {
     let taken = take(&FilesStore::open(dir.path()).unwrap()).unwrap();
     drop(open);
     assert_eq!(taken.paths(), ["c.db", "lone-journal"]);
-    assert!(taken.notices.iter().all(|notice| notice.kind == NoticeKind::LeftOut));
+    // They are in no archive, unless they are stores: then the engine names them.
+    assert!(taken.notices.iter().all(|notice| notice.kind == NoticeKind::Unsupported));
     assert_eq!(taken.notices.len(), 7);
 }
 
@@ -124,7 +125,7 @@ fn a_file_that_is_open_for_a_moment_is_waited_for() {
         });
         let taken = take(&store).unwrap();
         assert_eq!(taken.paths(), ["served"]);
-        assert_eq!(taken.kinds(), [(NoticeKind::LeftOut, "log")]);
+        assert_eq!(taken.kinds(), [(NoticeKind::Unsupported, "log")]);
     });
     drop(log);
 }
@@ -181,7 +182,7 @@ fn a_lock_of_this_process_outlives_a_backup_of_the_folder_around_it() {
         assert!(!others_can_write(&database), "{mode}: the lock does not even hold before");
         let taken = take(&FilesStore::open(&root).unwrap()).unwrap();
         assert_eq!(taken.paths(), ["sub", "upload"], "{mode}");
-        assert!(taken.notices.iter().all(|notice| notice.kind == NoticeKind::LeftOut));
+        assert!(taken.notices.iter().all(|notice| notice.kind == NoticeKind::Unsupported));
         assert!(!others_can_write(&database), "{mode}: the backup dropped the host's lock");
         host.execute_batch("COMMIT").unwrap();
         assert!(others_can_write(&database), "{mode}");

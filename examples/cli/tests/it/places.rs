@@ -10,6 +10,8 @@ use backup_kit::{
 };
 use futures::executor::block_on;
 
+use crate::world::{CONFIG, World};
+
 fn stores(folder: &Path, logical: bool) -> Result<Stores> {
     let state = SqliteStore::open(folder.join("state.db"))?;
     let state = if logical { state.logical() } else { state.native() };
@@ -56,4 +58,34 @@ fn stores_and_catalog_may_lie_in_each_other() {
         let hidden = |entry: fs::DirEntry| entry.file_name().to_string_lossy().starts_with('.');
         assert!(!fs::read_dir(&folder).unwrap().map(|e| e.unwrap()).any(hidden), "{place}");
     }
+}
+
+#[test]
+fn an_archive_for_elsewhere_does_not_hold_the_catalog() {
+    let world = World::with(&CONFIG.replace("\"backups\"", "\"uploads/backups\""));
+    world.good(&["create"]);
+    for output in ["elsewhere.tar.gz", "uploads/elsewhere.tar.gz"] {
+        world.good(&["create", "--output", output]);
+        let parts = world.good(&["list", output]);
+        assert!(parts.contains("files/uploads/root/a.md"), "{parts}");
+        assert!(!parts.contains("backups") && !parts.contains(".tar"), "{parts}");
+        fs::remove_file(world.path(output)).unwrap();
+    }
+    let piped = world.command(&["create", "--output", "-"]).output().unwrap();
+    fs::write(world.path("piped.tar.gz"), piped.stdout).unwrap();
+    let parts = world.good(&["list", "piped.tar.gz"]);
+    assert!(parts.contains("a.md") && !parts.contains("backups"), "{parts}");
+}
+
+#[test]
+fn a_database_that_is_no_store_makes_a_backup_of_its_folder_partial() {
+    let world = World::new();
+    let database = Connection::open(world.path("uploads/unknown.db")).unwrap();
+    database.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE t (x)").unwrap();
+    let document = world.json(3, &["create"]);
+    let notices = document["notices"].to_string();
+    assert!(notices.contains("unknown.db") && notices.contains("exclude it"), "{notices}");
+    let config = CONFIG.replace("*.tmp\"", "*.tmp\", \"unknown.db*\"");
+    fs::write(world.path("backup.toml"), config).unwrap();
+    world.json(0, &["create"]);
 }
