@@ -69,3 +69,26 @@ fn the_tests_that_the_threat_model_names_are_there() {
     let missing: Vec<_> = named.into_iter().filter(|name| !known.contains(*name)).collect();
     assert!(missing.is_empty(), "there are no such tests: {missing:?}");
 }
+
+#[test]
+fn every_fault_of_the_table_has_a_test_that_is_there() {
+    let mut numbers = Vec::new();
+    for row in read("docs/FAULTS.md").lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<_> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [number, fault, outcome, shown] = cells[..] else { panic!("{row}") };
+        let Ok(number) = number.parse::<u32>() else { continue };
+        assert!(!fault.is_empty() && !outcome.is_empty(), "{row}");
+        numbers.push(number);
+        for test in shown.split(", ") {
+            let name = test.strip_prefix('`').and_then(|test| test.strip_suffix('`'));
+            let (file, name) = name.and_then(|name| name.split_once("::")).expect(row);
+            let source = read(file);
+            let lines: Vec<_> = source.lines().map(str::trim_start).collect();
+            let is_test =
+                |pair: &[&str]| pair[0] == "#[test]" && pair[1].starts_with(&format!("fn {name}("));
+            assert!(lines.windows(2).any(is_test), "{number}: there is no test {name} in {file}");
+        }
+    }
+    let expected = (1..=22).chain(34..=40).chain([42]).chain(48..=53).chain(64..=72);
+    assert_eq!(numbers, expected.collect::<Vec<_>>());
+}

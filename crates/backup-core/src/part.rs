@@ -380,6 +380,7 @@ mod tests {
             assert!(EntryPath::new(good).is_ok(), "{good:?}");
         }
         assert!(EntryPath::new("a".repeat(4097)).is_err());
+        assert!(EntryPath::new(vec!["a"; 10_000].join("/")).is_err());
         assert!(EntryPath::new([0xff, b'/', 0xfe]).is_ok());
     }
 

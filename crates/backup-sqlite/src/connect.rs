@@ -137,3 +137,23 @@ pub(crate) fn limited<T>(
     cancel.check()?;
     done
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // FAULTS 51.
+    #[test]
+    fn no_database_is_trusted() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = crate::SqliteStore::open(dir.path().join("state.db")).unwrap().config;
+        for access in [Access::Create, Access::Write, Access::Read] {
+            let connection = config.connect(&config.path, access).unwrap();
+            assert_eq!(pragma::<i64>(&connection, "trusted_schema").unwrap(), 0);
+            assert_eq!(pragma::<i64>(&connection, "cell_size_check").unwrap(), 1);
+            assert!(connection.db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE).unwrap());
+            let writes = connection.execute_batch("PRAGMA user_version=1").is_ok();
+            assert_eq!(writes, access != Access::Read);
+        }
+    }
+}

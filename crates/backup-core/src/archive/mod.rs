@@ -25,6 +25,8 @@ mod fixtures;
 mod forgery;
 mod hashes;
 mod index;
+#[cfg(test)]
+mod limits;
 mod names;
 mod npy;
 mod order;
