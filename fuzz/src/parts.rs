@@ -152,7 +152,8 @@ fn bytes(u: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     // Long content takes one number, so that borders of blocks and segments are reached.
     let (unit, times): (Vec<u8>, u16) = u.arbitrary()?;
     let times = if u.ratio(1, 8)? { times } else { 1 };
-    Ok(unit.iter().copied().cycle().take((unit.len() * usize::from(times)).min(5 << 20)).collect())
+    let most = if times == 4711 { 5 << 20 } else { (1 << 20) + 512 };
+    Ok(unit.iter().copied().cycle().take((unit.len() * usize::from(times)).min(most)).collect())
 }
 
 fn value(u: &mut Unstructured<'_>, depth: usize) -> Result<Value> {

@@ -167,3 +167,26 @@ fn a_cut_costs_only_the_parts_after_the_last_page_before_it() {
         });
     }
 }
+
+/// Without its page a part is found by its path, and another of the same path may come first.
+#[test]
+fn of_two_parts_of_one_path_the_true_one_is_given_back_and_once() {
+    let whole = sample(Codec::None);
+    let (all, _) = salvage(whole.clone());
+    let archive = Archive::from_source(whole.clone()).unwrap();
+    let parts: Vec<_> = archive.entries().take(3).map(Result::unwrap).collect();
+    assert!(parts[1].path.ends_with("main.db"));
+    let (start, end) = (parts[1].offset as usize, parts[2].offset as usize);
+    let first_page = archive.manifest().index.pages[0].offset as usize;
+    for changed in [0, 1] {
+        let mut damaged = whole.clone();
+        // The page, so that the tar is read without it; then the copy, which moves all others.
+        damaged[first_page + 1000] ^= 1;
+        let mut copy = whole[start..end].to_vec();
+        copy[512] ^= changed;
+        damaged.splice(start..start, copy);
+        let (found, report) = salvage(damaged);
+        assert_eq!(found.get(&parts[1].path), all.get(&parts[1].path), "{report:?}");
+        assert!(report.lost.iter().any(|lost| lost.what == parts[1].path), "{report:?}");
+    }
+}

@@ -11,7 +11,7 @@
 //! parts that come out of these are believed only if `checksums.sha256` confirms them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     io::{self, Read},
     path::Path,
     sync::OnceLock,
@@ -36,6 +36,8 @@ use crate::{
 
 /// Most losses that a report names.
 const NAMED: usize = 10_000;
+/// Why the second part of one path is left out.
+const TWICE: &str = "a part of this path was found before";
 /// Most bytes of a list of checksums that are taken into memory.
 const MOST_CHECKSUMS: u64 = 1 << 30;
 /// The file is searched in pieces of this length, with room for what lies across borders.
@@ -288,17 +290,18 @@ impl Salvage {
         if self.root.is_none() {
             report.lose("manifest.json", "the root or the trailer is damaged or missing");
         }
+        let mut seen = HashSet::new();
         for span in &self.spans {
             match span {
                 Span::Page { page, created } => {
-                    self.page_parts(page, *created, cancel, &mut report, visit)?;
+                    self.page_parts(page, *created, cancel, &mut seen, &mut report, visit)?;
                 }
                 Span::Gap { start, end } => {
                     report.lose(
                         format!("index of bytes {start} to {end}"),
                         "the index page is damaged or missing",
                     );
-                    self.gap_parts(*start, *end, cancel, &mut report, visit)?;
+                    self.gap_parts((*start, *end), cancel, &mut seen, &mut report, visit)?;
                 }
             }
         }
@@ -336,6 +339,7 @@ impl Salvage {
         page: &Page,
         created: Timestamp,
         cancel: &Cancel,
+        seen: &mut HashSet<String>,
         report: &mut SalvageReport,
         visit: &mut dyn FnMut(&SalvagedPart, &mut dyn Read) -> Result<()>,
     ) -> Result<()> {
@@ -343,6 +347,7 @@ impl Salvage {
         for part in &page.parts {
             cancel.check()?;
             match tar.check(part, created) {
+                Ok(_) if !seen.insert(part.path.clone()) => report.lose(&part.path, TWICE),
                 Ok(proof) => {
                     report.whole += 1;
                     report.whole_bytes += part.size;
@@ -402,15 +407,18 @@ impl Salvage {
 
     fn gap_parts(
         &self,
-        start: u64,
-        end: u64,
+        (start, end): (u64, u64),
         cancel: &Cancel,
+        seen: &mut HashSet<String>,
         report: &mut SalvageReport,
         visit: &mut dyn FnMut(&SalvagedPart, &mut dyn Read) -> Result<()>,
     ) -> Result<()> {
-        // The first pass hashes; the second hands out what was confirmed.
+        // The first pass hashes; the second hands out what was confirmed, by its number: another
+        // file of the same path may come before it.
         let mut whole = Vec::new();
+        let mut number = 0_u64..;
         self.gap(start, end, cancel, &mut |path, size, content| {
+            let number = number.next();
             let (read, sha256) = match Sha256Digest::of_reader(content) {
                 Ok((read, sha256)) => (Some(read), sha256),
                 Err(_) => (None, Sha256Digest::of(b"")),
@@ -420,17 +428,28 @@ impl Salvage {
             }
             match self.confirmed().get(path) {
                 _ if read != Some(size) => report.lose(path, "the data is damaged"),
-                Some(expected) if *expected == sha256 => whole.push(path.to_owned()),
+                Some(expected) if *expected == sha256 => {
+                    if seen.insert(path.to_owned()) {
+                        whole.push(number);
+                    } else {
+                        report.lose(path, TWICE);
+                    }
+                }
                 Some(_) => report.lose(path, "the content does not match its checksum"),
                 None => report.lose(path, "nothing confirms that it belongs to this archive"),
             }
             Ok(())
         })?;
         let mut whole = whole.into_iter().peekable();
+        let mut number = 0_u64..;
         self.gap(start, end, cancel, &mut |path, size, content| {
-            let Some(path) = whole.next_if(|next| next == path) else { return Ok(()) };
+            let number = number.next();
+            if whole.next_if_eq(&number).is_none() {
+                return Ok(());
+            }
             report.whole += 1;
             report.whole_bytes += size;
+            let path = path.to_owned();
             let part = SalvagedPart { path, size, entry: None, proof: Proof::Checksums };
             visit(&part, content)
         })
