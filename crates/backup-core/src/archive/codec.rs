@@ -382,6 +382,22 @@ mod tests {
         }
     }
 
+    // The header of a block of all symbols, some 2⁸ times as frequent as others: an engine reads
+    // it before it finds that it has no room left.
+    #[test]
+    fn a_segment_tells_its_length_before_a_block_with_long_tables() {
+        let wild: Vec<_> = noise(200_000)
+            .chunks_exact(2)
+            .filter(|pair| u32::from(pair[1]) < 1 << (u32::from(pair[0]) * 7 % 9))
+            .map(|pair| pair[0])
+            .collect();
+        for format in formats() {
+            let packed = format.compress(&b"abc".repeat(100)).unwrap();
+            let run = [&packed[..], &format.compress(&wild).unwrap()].concat();
+            assert_eq!(format.measure(&run, 300), Some(packed.len()));
+        }
+    }
+
     #[test]
     fn what_does_not_shrink_is_stored() {
         let gzip = Codec::Gzip.format(None).unwrap();
