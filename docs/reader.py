@@ -778,14 +778,16 @@ class Check:
         need(set(self.stores) <= set(stores), "the root does not name every store")
         for name, facts in stores.items():
             where = f"store {name!r}"
+            need(isinstance(facts, dict), "the root is wrong", where)
             found = self.stores.get(name, [0, 0])
             need([facts.get("parts"), facts.get("bytes")] == found, "the root counts other parts or bytes", where)
             need(facts.get("blobs", {}) == self.blobs.get(name, {}), "the root says something else of the blobs", where)
-            collections = facts.get("collections", {})
+            collections = member({"collections": {}, **facts}, "collections", dict, where)
             tallies = self.collections.get(name, {})
             need(set(collections) == set(tallies), "the root names other collections", where)
             for collection, tally in tallies.items():
                 told, (basic, vectors) = collections[collection], tally.facts()
+                need(isinstance(told, dict), "the root is wrong", where)
                 for fact, value in basic.items():
                     need(told.get(fact) == value, f"the {fact} of {collection!r} are not what the root says", where)
                 need(told.get("vectors", {}) == vectors, f"the vectors of {collection!r} are not what the root says", where)
@@ -805,6 +807,7 @@ class Masked:
 
     def __init__(self, ranges, where):
         end = 0
+        need(isinstance(ranges, list), "the masked ranges are wrong", where)
         for pair in ranges:
             fits = isinstance(pair, list) and len(pair) == 2 and all(type(n) is int for n in pair)
             need(fits and end <= pair[0] <= pair[1], "the masked ranges are wrong", where)

@@ -205,7 +205,7 @@ fn python_as_a_stream() {
 }
 
 fn unpack_with_python(script: &str) {
-    if let Some(python) = available("numpy").then(python).flatten() {
+    if let Some(python) = available("numpy").then(|| python("numpy")).flatten() {
         unpacks(&GZIP, &[], &format!("{python} -W ignore -c \"{script}\" \"$1\""));
     }
 }
@@ -255,7 +255,7 @@ fn zstd() {
 
 #[test]
 fn numpy_reads_the_vectors_beside_their_rows() {
-    let Some(python) = available("numpy").then(python).flatten() else { return };
+    let Some(python) = available("numpy").then(|| python("numpy")).flatten() else { return };
     let script = "
 import io, json, sys, tarfile, numpy
 tar = tarfile.open(sys.argv[1])

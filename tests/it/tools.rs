@@ -5,10 +5,10 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-/// A Python with numpy: the system's own, or the first on the path.
-pub(crate) fn python() -> Option<&'static str> {
+/// A Python with a module: the system's own, or the first on the path.
+pub(crate) fn python(module: &str) -> Option<&'static str> {
     ["/usr/bin/python3", "python3"].into_iter().find(|python| {
-        let probe = Command::new(python).args(["-c", "import numpy"]).output();
+        let probe = Command::new(python).args(["-c", &format!("import {module}")]).output();
         probe.is_ok_and(|output| output.status.success())
     })
 }
@@ -17,7 +17,7 @@ pub(crate) fn python() -> Option<&'static str> {
 /// `BACKUP_KIT_REQUIRE` is set.
 pub(crate) fn available(program: &str) -> bool {
     let found = match program {
-        "numpy" => python().is_some(),
+        "numpy" | "zlib" | "zstandard" => python(program).is_some(),
         program => {
             let probe = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
             probe.is_ok_and(|output| output.status.success())
