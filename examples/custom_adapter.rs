@@ -32,7 +32,8 @@ use backup_core::{
 const LINES: &str = "lines";
 
 /// A file of JSON lines. The application changes it by appending whole lines, or by writing
-/// another file and renaming that to its name. No file means no lines.
+/// another file and renaming that to its name. No file means no lines. Only for systems on
+/// which a folder can be synced: Unix.
 #[derive(Debug)]
 pub struct JsonLines {
     path: PathBuf,
