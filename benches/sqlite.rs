@@ -4,44 +4,38 @@
 //! `cargo bench --bench sqlite --features sqlite-bundled,zstd [-- MB]` (default 1000) needs
 //! `sqlite3`, `pigz`, `sha256sum`, and `restic` where it is to be compared. Every figure is
 //! the least of three runs; each of ours is a process of its own, whose peak memory is shown.
+//!
+//! `… -- memory` shows peak memory at 100 MB and at 4 GB instead.
 #![allow(clippy::print_stdout, missing_docs)]
 
-use std::{
-    env, fs,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Instant,
-};
+mod common;
+
+use std::{env, fs, path::Path};
 
 use backup_kit::{
     BackupOptions, Cancel, Stores,
     archive::{Archive, Codec, VerifyMode, WriterOptions},
     sqlite::{SqliteStore, rusqlite},
 };
-
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+use common::{Result, Row, folder, has, head, least, number, ours, row, shell, worker};
 
 const RUNS: usize = 3;
 
 fn main() -> Result<()> {
-    let args: Vec<String> = env::args().collect();
-    if let Some(at) = args.iter().position(|arg| arg == "worker") {
-        return worker(&args[at + 1], Path::new(&args[at + 2]), Path::new(&args[at + 3]));
+    if worker(step)? {
+        return Ok(());
     }
-    let megabytes: u64 = args.iter().filter_map(|arg| arg.parse().ok()).next().unwrap_or(1000);
-    // Beside the project, not in a small /tmp.
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("bench-sqlite");
-    let _ = fs::remove_dir_all(&folder);
-    fs::create_dir_all(&folder)?;
+    if env::args().any(|arg| arg == "memory") {
+        return memory();
+    }
+    let folder = folder("bench-sqlite")?;
     let database = folder.join("state.db");
-    fill(&database, megabytes * 1_000_000)?;
-    let size = fs::metadata(&database)?.len();
-    println!("database: {:.0} MB\n", size as f64 / 1e6);
-    println!("{:<44} {:>8} {:>9} {:>8} {:>9}", "", "seconds", "MB", "ratio", "peak MiB");
+    fill(&database, number().unwrap_or(1000) * 1_000_000)?;
+    println!("database: {:.0} MB\n", fs::metadata(&database)?.len() as f64 / 1e6);
+    head();
 
-    let copy = folder.join("copy.db");
-    let packed = folder.join("copy.db.gz");
-    let two_steps = best(|| {
+    let (copy, packed) = (folder.join("copy.db"), folder.join("copy.db.gz"));
+    let two_steps = least(RUNS, || {
         shell(&format!(
             "rm -f {c} {p}; sqlite3 {d} '.backup {c}'; pigz -6 -k {c}; sync {p}",
             c = copy.display(),
@@ -50,94 +44,79 @@ fn main() -> Result<()> {
         ))
     })?;
     let pigz_size = fs::metadata(&packed)?.len();
-    row("sqlite3 .backup, pigz -6", two_steps, Some(pigz_size), None, None);
-    let hashed = best(|| shell(&format!("pigz -dc {} | sha256sum > /dev/null", packed.display())))?;
-
-    let mut restic = None;
-    if Command::new("restic").arg("version").output().is_ok() {
-        let repo = folder.join("restic");
-        let time = best(|| {
-            shell(&format!(
-                "rm -rf {r}; export RESTIC_PASSWORD=x; restic -q init -r {r} >/dev/null; restic -q backup --no-cache -r {r} {c}",
-                r = repo.display(),
-                c = copy.display()
-            ))
-        })?;
-        restic = Some(time);
-        row("restic backup of the copy (init included)", time, None, None, None);
+    let tool = |seconds, bytes| Row { seconds, bytes, against: None, peak: None };
+    row("sqlite3 .backup, pigz -6", &tool(two_steps, Some(pigz_size)));
+    let hashed =
+        least(RUNS, || shell(&format!("pigz -dc {} | sha256sum > /dev/null", packed.display())))?;
+    let restic = has("restic")
+        .then(|| {
+            let repo = folder.join("restic");
+            least(RUNS, || {
+                shell(&format!(
+                    "rm -rf {r}; export RESTIC_PASSWORD=x; restic -q init -r {r} >/dev/null; restic -q backup --no-cache -r {r} {c}",
+                    r = repo.display(),
+                    c = copy.display()
+                ))
+            })
+        })
+        .transpose()?;
+    if let Some(restic) = restic {
+        row("restic backup of the copy (init included)", &tool(restic, None));
     }
     for (name, step, against) in [
         ("backup-kit create", "create", Some(two_steps)),
         ("backup-kit create, zstd", "create-zstd", restic),
     ] {
         let archive = folder.join(format!("{step}.archive"));
-        let (time, peak) = ours(step, &database, &archive)?;
-        row(name, time, Some(fs::metadata(&archive)?.len()), against, Some(peak));
+        let (seconds, peak) = run(RUNS, step, &database, &archive)?;
+        let bytes = Some(fs::metadata(&archive)?.len());
+        row(name, &Row { seconds, bytes, against, peak: Some(peak) });
     }
     let archive = folder.join("create.archive");
     println!("size against pigz: {:.3}\n", fs::metadata(&archive)?.len() as f64 / pigz_size as f64);
-    row("pigz -dc | sha256sum", hashed, None, None, None);
-    let (time, peak) = ours("validate", &database, &archive)?;
-    row("backup-kit validate", time, None, Some(hashed), Some(peak));
-    let listed = best(|| shell(&format!("tar tzf {} > /dev/null", archive.display())))?;
-    row("tar tzf", listed, None, None, None);
-    let (time, peak) = ours("info", &database, &archive)?;
-    row("backup-kit info", time, None, Some(listed), Some(peak));
-    let (time, peak) = ours("restore", &database, &archive)?;
-    row("backup-kit restore", time, None, None, Some(peak));
+    row("pigz -dc | sha256sum", &tool(hashed, None));
+    let one = |name, step, against| -> Result<()> {
+        let (seconds, peak) = run(RUNS, step, &database, &archive)?;
+        row(name, &Row { seconds, bytes: None, against, peak: Some(peak) });
+        Ok(())
+    };
+    one("backup-kit validate", "validate", Some(hashed))?;
+    let listed = least(RUNS, || shell(&format!("tar tzf {} > /dev/null", archive.display())))?;
+    row("tar tzf", &tool(listed, None));
+    one("backup-kit info", "info", Some(listed))?;
+    one("backup-kit restore", "restore", None)?;
     fs::remove_dir_all(&folder)?;
     Ok(())
 }
 
-fn row(name: &str, seconds: f64, size: Option<u64>, against: Option<f64>, peak: Option<f64>) {
-    let size = size.map_or(String::new(), |size| format!("{:.0}", size as f64 / 1e6));
-    let ratio = against.map_or(String::new(), |other| format!("{:.2}×", other / seconds));
-    let peak = peak.map_or(String::new(), |peak| format!("{peak:.0}"));
-    println!("{name:<44} {seconds:>8.3} {size:>9} {ratio:>8} {peak:>9}");
-}
-
-fn best(mut run: impl FnMut() -> Result<()>) -> Result<f64> {
-    let mut least = f64::MAX;
-    for _ in 0..RUNS {
-        let start = Instant::now();
-        run()?;
-        least = least.min(start.elapsed().as_secs_f64());
-    }
-    Ok(least)
-}
-
-fn shell(command: &str) -> Result<()> {
-    let status = Command::new("bash").args(["-ec", command]).status()?;
-    if status.success() { Ok(()) } else { Err(format!("failed: {command}").into()) }
-}
-
-// Seconds and peak memory in MiB, as the process itself measured them.
-fn ours(step: &str, database: &Path, archive: &Path) -> Result<(f64, f64)> {
-    let (mut least, mut peak) = (f64::MAX, 0_f64);
-    for _ in 0..RUNS {
-        let out = Command::new(env::current_exe()?)
-            .args(["worker", step])
-            .args([database, archive])
-            .output()?;
-        let text = String::from_utf8(out.stdout)?;
-        let mut figures = text.split_whitespace().map(str::parse::<f64>);
-        match (figures.next(), figures.next()) {
-            (Some(Ok(seconds)), Some(Ok(mib))) if out.status.success() => {
-                least = least.min(seconds);
-                peak = peak.max(mib);
-            }
-            _ => return Err(String::from_utf8_lossy(&out.stderr).into_owned().into()),
+// Peak memory must not grow with the database.
+fn memory() -> Result<()> {
+    head();
+    for megabytes in [100, 4000] {
+        let folder = folder("bench-memory")?;
+        let (database, archive) = (folder.join("state.db"), folder.join("a.tar.gz"));
+        fill(&database, megabytes * 1_000_000)?;
+        for step in ["create", "validate", "restore"] {
+            let (seconds, peak) = run(1, step, &database, &archive)?;
+            let bytes = Some(fs::metadata(&database)?.len());
+            row(step, &Row { seconds, bytes, against: None, peak: Some(peak) });
         }
+        fs::remove_dir_all(&folder)?;
     }
-    Ok((least, peak))
+    Ok(())
 }
 
-fn worker(step: &str, database: &Path, archive: &Path) -> Result<()> {
+fn run(runs: usize, step: &str, database: &Path, archive: &Path) -> Result<(f64, f64)> {
+    let path = |path: &Path| path.to_str().map(str::to_owned).ok_or("not a path in UTF-8");
+    ours(runs, &[step, &path(database)?, &path(archive)?])
+}
+
+fn step(args: &[String]) -> Result<()> {
+    let [step, database, archive] = args else { return Err("a step and two paths".into()) };
     let stores = || -> Result<Stores> {
         Ok(Stores::new("bench", "1.0.0").with("state", SqliteStore::open(database)?))
     };
-    let start = Instant::now();
-    match step {
+    match step.as_str() {
         "create" | "create-zstd" => {
             let mut options = WriterOptions::default();
             if step == "create-zstd" {
@@ -157,11 +136,6 @@ fn worker(step: &str, database: &Path, archive: &Path) -> Result<()> {
         }
         other => return Err(format!("no such step: {other}").into()),
     }
-    let seconds = start.elapsed().as_secs_f64();
-    let status = fs::read_to_string("/proc/self/status")?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let peak = peak.and_then(|text| text.trim().split(' ').next()?.parse::<f64>().ok());
-    println!("{seconds} {}", peak.unwrap_or(f64::NAN) / 1024.0);
     Ok(())
 }
 

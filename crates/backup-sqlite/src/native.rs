@@ -5,6 +5,7 @@ use std::{
     io::Read,
     path::PathBuf,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -29,6 +30,8 @@ use crate::{
 
 const PARTITION: &str = "main";
 const PIECE_BYTES: usize = 1 << 20;
+// A year: counting ends with the session.
+const NO_LIMIT: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// A copy of the database in the temporary folder; dropping it removes it.
 pub(crate) struct TempCopy {
@@ -84,17 +87,43 @@ impl TempCopy {
 }
 
 struct Session {
-    config: Arc<Config>,
     worker: Arc<Worker<Reader>>,
     cancel: Cancel,
     warning: Mutex<Option<Notice>>,
     copying: Mutex<Option<BoxFuture<'static, Result<Copied>>>>,
     facts: Mutex<Metadata>,
+    counting: Mutex<Option<Counting>>,
 }
 
 struct Copied {
     len: u64,
     facts: Metadata,
+    counting: Counting,
+}
+
+/// The rows of the copy, counted on a thread of its own while the copy is read.
+struct Counting {
+    counts: BoxFuture<'static, Result<Counts>>,
+    stop: Cancel,
+}
+
+type Counts = Vec<(String, Option<u64>)>;
+
+impl Counting {
+    fn start(config: Arc<Config>, copy: PathBuf) -> Result<Self> {
+        let stop = Cancel::new();
+        let flag = stop.clone();
+        let worker = Worker::spawn("sqlite counts", move || config.connect(&copy, Access::Read))?;
+        let counts =
+            worker.call(move |copy| connect::limited(copy, NO_LIMIT, &flag, catalog::counts));
+        Ok(Self { counts: counts.boxed(), stop })
+    }
+}
+
+impl Drop for Counting {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
 }
 
 pub(crate) fn session(
@@ -110,16 +139,17 @@ pub(crate) fn session(
         let facts = connect::facts(&live)?;
         live.close().map_err(|(_, e)| sql("could not close the database")(e))?;
         let len = copy.open()?;
+        let counting = Counting::start(copied, copy.path.clone())?;
         reader.copy = Some(copy);
-        Ok(Copied { len, facts })
+        Ok(Copied { len, facts, counting })
     });
     Box::new(Session {
-        config,
         worker: Arc::new(worker),
         cancel,
         warning: Mutex::new(version::notice()),
         copying: Mutex::new(Some(copying.boxed())),
         facts: Mutex::default(),
+        counting: Mutex::default(),
     })
 }
 
@@ -150,8 +180,9 @@ impl SourceSession for Session {
             return Ok(Some(Part::Notice(warning)));
         }
         let Some(copying) = lock(&self.copying).take() else { return Ok(None) };
-        let Copied { len, facts } = copying.await?;
+        let Copied { len, facts, counting } = copying.await?;
         lock(&self.facts).clone_from(&facts);
+        *lock(&self.counting) = Some(counting);
         Ok(Some(Part::Blob(Blob {
             name: BLOB.into(),
             len: Some(len),
@@ -162,21 +193,16 @@ impl SourceSession for Session {
     }
 
     async fn close(self: Box<Self>) -> Result<Summary> {
-        let config = Arc::clone(&self.config);
-        let cancel = self.cancel.clone();
-        let counted = self
-            .worker
-            .call(move |reader| {
-                reader.live = None;
-                let Some(mut copy) = reader.copy.take() else { return Ok(None) };
-                // Before SQLite opens it.
-                copy.file = None;
-                if cancel.is_cancelled() {
-                    return Ok(None);
-                }
-                catalog::counts(&copy.connect(&config)?).map(Some)
-            })
-            .await?;
+        let counting = lock(&self.counting).take().filter(|_| !self.cancel.is_cancelled());
+        let counted = match counting {
+            Some(mut counting) => Some((&mut counting.counts).await?),
+            None => None,
+        };
+        let removed = self.worker.call(|reader| {
+            *reader = Reader::default();
+            Ok(())
+        });
+        removed.await?;
         let mut summary = Summary::new();
         summary.metadata = lock(&self.facts).clone();
         summary.metadata.extend(version::warning());

@@ -4,9 +4,14 @@ use std::{
     fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
+    sync::mpsc,
+    thread::{self, JoinHandle},
 };
 
 use crate::error::{Error, ErrorKind, Result};
+
+/// So much is written before the disk is asked to take it.
+const EARLY: u64 = 32 << 20;
 
 /// A file under a temporary name, which [`commit`](OutputFile::commit) syncs and renames.
 ///
@@ -15,6 +20,8 @@ use crate::error::{Error, ErrorKind, Result};
 #[derive(Debug)]
 pub struct OutputFile {
     file: Option<File>,
+    early: Option<EarlySync>,
+    unsynced: u64,
     temporary: PathBuf,
     target: PathBuf,
     overwrite: bool,
@@ -53,7 +60,7 @@ impl OutputFile {
         let file = options
             .open(&temporary)
             .map_err(|e| Error::io("the file could not be created", e).on(target.display()))?;
-        Ok(Self { file: Some(file), temporary, target, overwrite })
+        Ok(Self { file: Some(file), early: None, unsynced: 0, temporary, target, overwrite })
     }
 
     /// The name that the file will have.
@@ -77,7 +84,11 @@ impl OutputFile {
     /// where the folder could not be synced.
     pub fn commit(mut self) -> Result<()> {
         let file = self.file.take().expect("taken only here");
-        file.sync_all().map_err(|e| self.failed("the file could not be synced to the disk", e))?;
+        // Each error of a disk is told once only, perhaps to the other thread.
+        let early = self.early.take().map_or(Ok(()), EarlySync::end);
+        early
+            .and_then(|()| file.sync_all())
+            .map_err(|e| self.failed("the file could not be synced to the disk", e))?;
         drop(file);
         if self.overwrite {
             self.rename()?;
@@ -121,9 +132,55 @@ pub(crate) fn sync_parent(path: &Path) -> Result<()> {
     Ok(())
 }
 
+impl OutputFile {
+    // From time to time, so that the disk works along and not only at the end.
+    fn sync_early(&mut self) -> io::Result<()> {
+        let early = match (self.early.take(), &self.file) {
+            (Some(early), _) if early.thread.is_finished() => return early.end(),
+            (Some(early), _) => early,
+            (None, Some(file)) => EarlySync::start(file.try_clone()?)?,
+            (None, None) => return Ok(()),
+        };
+        // Where the last one still runs, the next bytes will ask again.
+        if early.ask.try_send(()).is_ok() {
+            self.unsynced = 0;
+        }
+        self.early = Some(early);
+        Ok(())
+    }
+}
+
+/// A thread that syncs what was written so far, whenever it is asked to.
+#[derive(Debug)]
+struct EarlySync {
+    ask: mpsc::SyncSender<()>,
+    thread: JoinHandle<io::Result<()>>,
+}
+
+impl EarlySync {
+    fn start(file: File) -> io::Result<Self> {
+        let (ask, asked) = mpsc::sync_channel(1);
+        let work = move || asked.iter().try_for_each(|()| file.sync_data());
+        let thread = thread::Builder::new().name("backup-sync".into()).spawn(work)?;
+        Ok(Self { ask, thread })
+    }
+
+    /// Waits for the sync under way; the first error of all.
+    fn end(self) -> io::Result<()> {
+        drop(self.ask);
+        self.thread.join().unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+    }
+}
+
 impl Write for OutputFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.as_mut().expect("taken only by commit").write(bytes)
+        let mut file = self.file.as_ref().expect("taken only by commit");
+        let written = file.write(bytes)?;
+        self.unsynced += written as u64;
+        if self.unsynced >= EARLY {
+            self.sync_early()?;
+        }
+        Ok(written)
     }
     fn flush(&mut self) -> io::Result<()> {
         self.file.as_mut().expect("taken only by commit").flush()
@@ -132,6 +189,9 @@ impl Write for OutputFile {
 
 impl Drop for OutputFile {
     fn drop(&mut self) {
+        if let Some(early) = self.early.take() {
+            let _ = early.end();
+        }
         self.file = None;
         let _ = fs::remove_file(&self.temporary);
     }
@@ -160,6 +220,23 @@ mod tests {
         kept.commit().unwrap();
         assert_eq!(names(folder.path()), ["a.tar.gz"]);
         assert_eq!(fs::read(&target).unwrap(), b"new");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_sync_that_fails_on_the_way_is_never_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut out = OutputFile::create(folder.path().join("a"), false).unwrap();
+        // Takes everything, and cannot be synced.
+        let null = File::options().write(true).open("/dev/null").unwrap();
+        let good = out.file.replace(null).unwrap();
+        let mut write = |bytes: u64| out.write_all(&vec![0; bytes as usize]);
+        write(EARLY).unwrap();
+        let while_writing = write(EARLY).and_then(|()| write(EARLY));
+        // And if it goes well from now on.
+        out.file = Some(good);
+        assert!(while_writing.is_err() || out.commit().is_err());
+        assert!(names(folder.path()).is_empty());
     }
 
     #[test]
