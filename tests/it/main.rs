@@ -6,6 +6,5 @@ mod format;
 mod fuzz;
 mod links;
 mod readers;
-mod schema;
 mod second_reader;
 mod tools;
