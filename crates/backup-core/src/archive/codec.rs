@@ -60,11 +60,12 @@ pub(super) trait SegmentFormat: Send + Sync {
     /// Bytes before the first segment.
     fn head(&self) -> &'static [u8];
 
-    /// Compresses one segment so that it can be decompressed alone.
-    fn compress(&self, raw: &[u8]) -> Result<Vec<u8>>;
+    /// Compresses one segment so that it can be decompressed alone; its length. There must be
+    /// room for [`bound`](Self::bound).
+    fn compress(&self, raw: &[u8], packed: &mut [u8]) -> Result<usize>;
 
-    /// Decompresses one segment, which must fill exactly `raw_len` bytes and leave no input.
-    fn decompress(&self, packed: &[u8], raw_len: usize) -> Result<Vec<u8>>;
+    /// Decompresses one segment, which must fill exactly `raw` and leave no input.
+    fn decompress(&self, packed: &[u8], raw: &mut [u8]) -> Result<()>;
 
     /// Decompresses what can be of a damaged segment, at most `limit` bytes.
     fn decompress_some(&self, packed: &[u8], limit: usize) -> Vec<u8>;
@@ -87,6 +88,23 @@ pub(super) trait SegmentFormat: Send + Sync {
     }
 }
 
+impl dyn SegmentFormat {
+    /// A segment of `raw_len` bytes, decompressed into memory of its own.
+    pub(super) fn decompressed(&self, packed: &[u8], raw_len: usize) -> Result<Vec<u8>> {
+        let mut raw = vec![0; raw_len];
+        self.decompress(packed, &mut raw)?;
+        Ok(raw)
+    }
+
+    #[cfg(test)]
+    fn compressed(&self, raw: &[u8]) -> Vec<u8> {
+        let mut packed = vec![0; self.bound(raw.len() as u64) as usize];
+        let len = self.compress(raw, &mut packed).unwrap();
+        packed.truncate(len);
+        packed
+    }
+}
+
 fn damaged(what: &'static str) -> Error {
     Error::new(ErrorKind::Corrupt, what)
 }
@@ -97,14 +115,16 @@ impl SegmentFormat for Plain {
     fn head(&self) -> &'static [u8] {
         b""
     }
-    fn compress(&self, raw: &[u8]) -> Result<Vec<u8>> {
-        Ok(raw.to_vec())
+    fn compress(&self, raw: &[u8], packed: &mut [u8]) -> Result<usize> {
+        packed[..raw.len()].copy_from_slice(raw);
+        Ok(raw.len())
     }
-    fn decompress(&self, packed: &[u8], raw_len: usize) -> Result<Vec<u8>> {
-        if packed.len() != raw_len {
+    fn decompress(&self, packed: &[u8], raw: &mut [u8]) -> Result<()> {
+        if packed.len() != raw.len() {
             return Err(damaged("a stored segment has a wrong length"));
         }
-        Ok(packed.to_vec())
+        raw.copy_from_slice(packed);
+        Ok(())
     }
     fn decompress_some(&self, packed: &[u8], limit: usize) -> Vec<u8> {
         packed[..packed.len().min(limit)].to_vec()
@@ -134,27 +154,18 @@ impl Gzip {
     /// What a full flush ends with: an empty stored block.
     const MARK: [u8; 4] = [0, 0, 0xff, 0xff];
 
-    fn deflate(raw: &[u8], level: u32) -> Result<Vec<u8>> {
+    // Its length; `None` where there is no room.
+    fn deflate(raw: &[u8], level: u32, packed: &mut [u8]) -> Result<Option<usize>> {
         let mut engine = Compress::new(Compression::new(level), false);
-        let mut packed = Vec::with_capacity(raw.len() / 2 + 1024);
-        loop {
-            if packed.capacity() - packed.len() < 64 {
-                packed.reserve(packed.capacity() / 2 + 4096);
-            }
-            let before = packed.len();
-            let done = engine.total_in() as usize;
-            engine
-                .compress_vec(&raw[done..], &mut packed, FlushCompress::Full)
-                .map_err(|e| Error::adapter("the compressor failed").because(e))?;
-            // A flush is complete when it leaves room in the output.
-            if engine.total_in() as usize == raw.len()
-                && packed.len() > before
-                && packed.capacity() > packed.len()
-                && packed.ends_with(&Self::MARK)
-            {
-                return Ok(packed);
-            }
-        }
+        engine
+            .compress(raw, packed, FlushCompress::Full)
+            .map_err(|e| Error::adapter("the compressor failed").because(e))?;
+        let len = engine.total_out() as usize;
+        // A flush is complete when it leaves room in the output.
+        let whole = engine.total_in() == raw.len() as u64
+            && len < packed.len()
+            && packed[..len].ends_with(&Self::MARK);
+        Ok(whole.then_some(len))
     }
 
     // What comes before the first damage, and how much input it took.
@@ -175,17 +186,20 @@ impl Gzip {
     }
 
     // A sample, taken fast, tells whether the whole would shrink by a tenth; vectors do not.
-    fn shrinks(raw: &[u8]) -> Result<bool> {
+    fn shrinks(raw: &[u8], packed: &mut [u8]) -> Result<bool> {
         const SLICE: usize = 16 << 10;
-        if raw.len() < 8 * SLICE {
-            return Ok(Self::deflate(raw, 1)?.len() * 10 <= raw.len() * 9);
-        }
-        let mut sample = Vec::with_capacity(4 * SLICE);
-        for quarter in 0..4 {
-            let from = (raw.len() - SLICE) / 3 * quarter;
-            sample.extend_from_slice(&raw[from..from + SLICE]);
-        }
-        Ok(Self::deflate(&sample, 1)?.len() * 10 <= sample.len() * 9)
+        let mut sample = Vec::new();
+        let sample = if raw.len() < 8 * SLICE {
+            raw
+        } else {
+            for quarter in 0..4 {
+                let from = (raw.len() - SLICE) / 3 * quarter;
+                sample.extend_from_slice(&raw[from..from + SLICE]);
+            }
+            &sample
+        };
+        let len = Self::deflate(sample, 1, packed)?;
+        Ok(len.is_some_and(|len| len * 10 <= sample.len() * 9))
     }
 }
 
@@ -195,30 +209,36 @@ impl SegmentFormat for Gzip {
         &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 0xff]
     }
 
-    fn compress(&self, raw: &[u8]) -> Result<Vec<u8>> {
-        let level = if Self::shrinks(raw)? { self.level } else { 0 };
-        Self::deflate(raw, level)
+    fn compress(&self, raw: &[u8], packed: &mut [u8]) -> Result<usize> {
+        if Self::shrinks(raw, packed)?
+            && let Some(len) = Self::deflate(raw, self.level, packed)?
+        {
+            return Ok(len);
+        }
+        // Stored, it is never longer than the bound; level 1 can be, where the sample deceived.
+        Self::deflate(raw, 0, packed)?
+            .ok_or_else(|| Error::adapter("the compressor needs more room than its bound"))
     }
 
-    fn decompress(&self, packed: &[u8], raw_len: usize) -> Result<Vec<u8>> {
+    fn decompress(&self, packed: &[u8], raw: &mut [u8]) -> Result<()> {
         if !packed.ends_with(&Self::MARK) {
             return Err(damaged("a segment does not end with a flush"));
         }
         let mut engine = Decompress::new(false);
-        let mut raw = Vec::with_capacity(raw_len);
         // The window begins empty: a distance out of the segment is an error of the engine.
-        let mut status = engine.decompress_vec(packed, &mut raw, FlushDecompress::Sync);
+        let mut status = engine.decompress(packed, raw, FlushDecompress::Sync);
         // With the output full, the empty block at the end is still to be read.
         if status.is_ok() && engine.total_in() < packed.len() as u64 {
             let rest = engine.total_in() as usize;
             status = engine.decompress(&packed[rest..], &mut [], FlushDecompress::Sync);
         }
+        let filled = engine.total_out() == raw.len() as u64;
         match status {
             Ok(Status::StreamEnd) => Err(damaged("a segment ends the stream too early")),
-            Ok(_) | Err(_) if raw.len() != raw_len || engine.total_in() != packed.len() as u64 => {
+            Ok(_) | Err(_) if !filled || engine.total_in() != packed.len() as u64 => {
                 Err(damaged("a segment does not decompress to its length"))
             }
-            Ok(_) => Ok(raw),
+            Ok(_) => Ok(()),
             Err(error) => Err(damaged("a segment cannot be decompressed").because(error)),
         }
     }
@@ -241,11 +261,12 @@ impl SegmentFormat for Gzip {
         if raw.len() != raw_len {
             return None;
         }
+        let mut again = vec![0; raw_len];
         // The engine may stop before the empty block that ends the segment, or after the header
         // of the block that follows: its tables take up to 562 bytes.
         (used.saturating_sub(1024)..(used + 64).min(packed.len() + 1)).find(|end| {
             packed[..*end].ends_with(&Self::MARK)
-                && self.decompress(&packed[..*end], raw_len).is_ok()
+                && self.decompress(&packed[..*end], &mut again).is_ok()
         })
     }
 
@@ -268,18 +289,18 @@ impl SegmentFormat for Zstd {
     fn head(&self) -> &'static [u8] {
         b""
     }
-    fn compress(&self, raw: &[u8]) -> Result<Vec<u8>> {
+    fn compress(&self, raw: &[u8], packed: &mut [u8]) -> Result<usize> {
         // A frame with its content size; the checksum is left to SHA-256.
-        zstd::bulk::compress(raw, self.level as i32)
+        zstd::bulk::compress_to_buffer(raw, packed, self.level as i32)
             .map_err(|e| Error::adapter("the compressor failed").because(e))
     }
-    fn decompress(&self, packed: &[u8], raw_len: usize) -> Result<Vec<u8>> {
-        let raw = zstd::bulk::decompress(packed, raw_len)
+    fn decompress(&self, packed: &[u8], raw: &mut [u8]) -> Result<()> {
+        let len = zstd::bulk::decompress_to_buffer(packed, raw)
             .map_err(|e| damaged("a segment cannot be decompressed").because(e))?;
-        if raw.len() != raw_len {
+        if len != raw.len() {
             return Err(damaged("a segment does not decompress to its length"));
         }
-        Ok(raw)
+        Ok(())
     }
     fn decompress_some(&self, packed: &[u8], limit: usize) -> Vec<u8> {
         let mut raw = Vec::new();
@@ -343,13 +364,13 @@ mod tests {
     fn segments_come_back_whole_and_at_no_other_length() {
         for format in formats() {
             for raw in [vec![], vec![7], vec![0; 300_000], noise(1 << 20), b"abc".repeat(99_999)] {
-                let packed = format.compress(&raw).unwrap();
+                let packed = format.compressed(&raw);
                 assert!(packed.len() as u64 <= format.bound(raw.len() as u64));
-                assert_eq!(format.decompress(&packed, raw.len()).unwrap(), raw);
-                assert!(format.decompress(&packed, raw.len() + 1).is_err());
+                assert_eq!(format.decompressed(&packed, raw.len()).unwrap(), raw);
+                assert!(format.decompressed(&packed, raw.len() + 1).is_err());
                 if !raw.is_empty() {
-                    assert!(format.decompress(&packed, raw.len() - 1).is_err());
-                    assert!(format.decompress(&packed[1..], raw.len()).is_err());
+                    assert!(format.decompressed(&packed, raw.len() - 1).is_err());
+                    assert!(format.decompressed(&packed[1..], raw.len()).is_err());
                 }
             }
         }
@@ -358,17 +379,17 @@ mod tests {
     #[test]
     fn a_gzip_segment_ends_with_a_flush_and_takes_no_more() {
         let gzip = Codec::Gzip.format(None).unwrap();
-        let packed = gzip.compress(b"hello").unwrap();
-        assert!(gzip.decompress(&[&packed[..], &[0, 0, 0, 0xff, 0xff]].concat(), 5).is_ok());
-        assert!(gzip.decompress(&[&packed[..], &[3, 0]].concat(), 5).is_err());
-        assert!(gzip.decompress(&packed[..packed.len() - 5], 5).is_err());
+        let packed = gzip.compressed(b"hello");
+        assert!(gzip.decompressed(&[&packed[..], &[0, 0, 0, 0xff, 0xff]].concat(), 5).is_ok());
+        assert!(gzip.decompressed(&[&packed[..], &[3, 0]].concat(), 5).is_err());
+        assert!(gzip.decompressed(&packed[..packed.len() - 5], 5).is_err());
     }
 
     #[test]
     fn a_segment_tells_its_length_within_others() {
         for format in formats() {
             for raw in [noise(1000), b"abc".repeat(1000), vec![0; 70_000]] {
-                let packed = format.compress(&raw).unwrap();
+                let packed = format.compressed(&raw);
                 let run = [&packed[..], &packed, &packed].concat();
                 assert_eq!(format.measure(&run, raw.len()), Some(packed.len()));
                 let mut all = Vec::new();
@@ -392,8 +413,8 @@ mod tests {
             .map(|pair| pair[0])
             .collect();
         for format in formats() {
-            let packed = format.compress(&b"abc".repeat(100)).unwrap();
-            let run = [&packed[..], &format.compress(&wild).unwrap()].concat();
+            let packed = format.compressed(&b"abc".repeat(100));
+            let run = [&packed[..], &format.compressed(&wild)].concat();
             assert_eq!(format.measure(&run, 300), Some(packed.len()));
         }
     }
@@ -401,15 +422,31 @@ mod tests {
     #[test]
     fn what_does_not_shrink_is_stored() {
         let gzip = Codec::Gzip.format(None).unwrap();
-        let packed = gzip.compress(&noise(1 << 20)).unwrap();
+        let packed = gzip.compressed(&noise(1 << 20));
         assert!(packed.len() > 1 << 20 && packed.len() < (1 << 20) + 1024);
+    }
+
+    // The fast level takes nine bits for such bytes, and the sample holds none of them.
+    #[test]
+    fn what_deceives_the_sample_still_keeps_to_the_bound() {
+        let mut raw: Vec<_> = noise(1 << 20).iter().map(|byte| byte | 0x90).collect();
+        for quarter in 0..4 {
+            let from = (raw.len() - (16 << 10)) / 3 * quarter;
+            raw[from..from + (16 << 10)].fill(0);
+        }
+        for level in 0..=9 {
+            let gzip = Codec::Gzip.format(Some(level)).unwrap();
+            let packed = gzip.compressed(&raw);
+            assert!(packed.len() as u64 <= gzip.bound(raw.len() as u64), "level {level}");
+            assert_eq!(gzip.decompressed(&packed, raw.len()).unwrap(), raw);
+        }
     }
 
     #[test]
     fn a_damaged_segment_gives_what_comes_before_the_damage() {
         for format in formats() {
             let raw = noise(100_000);
-            let packed = format.compress(&raw).unwrap();
+            let packed = format.compressed(&raw);
             let some = format.decompress_some(&packed[..packed.len() / 2], 1 << 30);
             assert!(raw.starts_with(&some));
             assert_eq!(format.decompress_some(&packed, raw.len()), raw);

@@ -4,6 +4,7 @@
 use super::{
     Archive, ArchiveWriter, Codec, EntryHead, PartEntry, PartKind, Salvage, VerifyMode,
     WriterOptions,
+    buffers::Buffers,
     plain::{self, CREATED},
     scan, tar_block,
 };
@@ -19,7 +20,9 @@ fn forged(change: impl FnOnce(&mut Vec<u8>, &mut Vec<PartEntry>)) -> Vec<u8> {
     let page = original.page(0).unwrap();
     let mut tar = Vec::new();
     for segment in &page.segments {
-        tar.extend_from_slice(&scan::load(&original.inner, segment).unwrap().0);
+        tar.extend_from_slice(
+            &scan::load(&original.inner, segment, &Buffers::default()).unwrap().0,
+        );
     }
     let mut parts = page.parts;
     change(&mut tar, &mut parts);

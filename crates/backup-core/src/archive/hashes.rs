@@ -35,12 +35,14 @@ impl ContentHasher {
         }
     }
 
-    /// As [`update`](Self::update), on two of the pool's threads where that is worth it.
-    pub(super) fn update_on(&mut self, pool: &rayon::ThreadPool, bytes: &[u8]) {
-        match &mut self.masked {
-            Some(masked) if bytes.len() >= LONG => {
-                pool.join(|| self.plain.update(bytes), || masked.update(bytes));
-            }
+    /// As [`update`](Self::update), with the help of another thread where that is worth it.
+    pub(super) fn update_with(&mut self, helper: &rayon::ThreadPool, bytes: &[u8]) {
+        let Self { plain, masked } = self;
+        match masked {
+            Some(masked) if bytes.len() >= LONG => helper.in_place_scope(|scope| {
+                scope.spawn(|_| masked.update(bytes));
+                plain.update(bytes);
+            }),
             _ => self.update(bytes),
         }
     }

@@ -13,6 +13,7 @@
 //! under a hash. Hashes give integrity, not authenticity.
 
 mod assemble;
+mod buffers;
 mod codec;
 #[cfg(test)]
 mod damage;

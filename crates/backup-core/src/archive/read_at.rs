@@ -64,6 +64,12 @@ through!(Vec<u8>; Bytes; Arc<T>, T; Box<T>, T);
 /// Reads exactly `len` bytes.
 pub(super) fn read_exact(source: &dyn ReadAt, offset: u64, len: u64) -> Result<Vec<u8>> {
     let mut buffer = vec![0; len as usize];
+    fill(source, offset, &mut buffer)?;
+    Ok(buffer)
+}
+
+/// Reads as many bytes as `buffer` takes.
+pub(super) fn fill(source: &dyn ReadAt, offset: u64, buffer: &mut [u8]) -> Result<()> {
     let mut done = 0;
     while done < buffer.len() {
         match source.read_at(&mut buffer[done..], offset + done as u64) {
@@ -73,5 +79,5 @@ pub(super) fn read_exact(source: &dyn ReadAt, offset: u64, len: u64) -> Result<V
             Err(e) => return Err(Error::io("the archive could not be read", e)),
         }
     }
-    Ok(buffer)
+    Ok(())
 }

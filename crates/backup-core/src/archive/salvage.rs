@@ -242,7 +242,7 @@ impl Salvage {
         let tar_size = BLOCK + size + tar_block::padding(size);
         let packed = read(self.format.bound(tar_size) + 16)?;
         let packed = &packed[..self.format.measure(&packed, tar_size as usize)?];
-        let raw = self.format.decompress(packed, tar_size as usize).ok()?;
+        let raw = self.format.decompressed(packed, tar_size as usize).ok()?;
         let text = index::unwrap_own(&raw, &index::page_path(number), created, &[]).ok()?;
         // Before its place in the tar is known, its own identity has to be taken from it.
         let first: serde_json::Value =

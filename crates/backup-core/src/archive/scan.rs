@@ -1,19 +1,17 @@
 //! One pass over parts: segments are read, checked against their hashes and decompressed
 //! ahead, on all cores and in bounded memory; headers and padding are checked as they pass.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, mpsc},
-};
+use std::{collections::VecDeque, sync::mpsc};
 
 use bytes::Bytes;
 
 use super::{
+    buffers::Buffers,
     entry::PartEntry,
     hashes::ContentHasher,
     index::Segment,
-    read_at::read_exact,
-    reader::{Archive, Inner, Pages, unpack},
+    read_at::fill,
+    reader::{Archive, Inner, Pages, unpack_to},
     segments::{SEGMENT, thread_pool},
     tar_block,
 };
@@ -38,16 +36,23 @@ pub(super) struct Scan {
     wanted: Box<dyn Fn(&PartEntry) -> bool + Send>,
     cancel: Cancel,
     // `None`: one part only, not worth threads.
-    pool: Option<rayon::ThreadPool>,
+    threads: Option<Threads>,
     parts: VecDeque<PartEntry>,
     // Segments that hold something wanted: still to be asked for, and asked for.
     ahead: VecDeque<Segment>,
     pending: VecDeque<(Segment, mpsc::Receiver<Loaded>)>,
+    buffers: Buffers,
     // The segment being read: where it begins in the tar, and its bytes.
     current: (u64, Bytes),
     open: Option<Open>,
     /// CRC-32 of every segment that passed, by its offset in the tar.
     pub(super) crcs: Vec<(u64, Crc)>,
+}
+
+struct Threads {
+    segments: rayon::ThreadPool,
+    // A thread apart, so that a hash need not wait for the segments that were asked for before it.
+    hashes: rayon::ThreadPool,
 }
 
 // The part being read.
@@ -64,9 +69,10 @@ impl Scan {
         cancel: &Cancel,
     ) -> Result<Self> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let pool = thread_pool(cores.min((MEMORY / (2 * SEGMENT)) as usize))?;
+        let segments = thread_pool(cores.min((MEMORY / (2 * SEGMENT)) as usize))?;
+        let threads = Threads { segments, hashes: thread_pool(1)? };
         let pages = Some(Pages::new(archive.clone()));
-        Ok(Self::build(archive, pages, wanted, cancel, Some(pool)))
+        Ok(Self::build(archive, pages, wanted, cancel, Some(threads)))
     }
 
     /// A pass over one part, of which only its own page and segments are read.
@@ -88,17 +94,18 @@ impl Scan {
         pages: Option<Pages>,
         wanted: Box<dyn Fn(&PartEntry) -> bool + Send>,
         cancel: &Cancel,
-        pool: Option<rayon::ThreadPool>,
+        threads: Option<Threads>,
     ) -> Self {
         Self {
             archive: archive.clone(),
             pages,
             wanted,
             cancel: cancel.clone(),
-            pool,
+            threads,
             parts: VecDeque::new(),
             ahead: VecDeque::new(),
             pending: VecDeque::new(),
+            buffers: Buffers::default(),
             current: (0, Bytes::new()),
             open: None,
             crcs: Vec::new(),
@@ -178,8 +185,8 @@ impl Scan {
 
     /// Hashes a piece that came out, with the help of the threads.
     pub(super) fn hash(&self, hasher: &mut ContentHasher, chunk: &[u8]) {
-        match &self.pool {
-            Some(pool) => hasher.update_on(pool, chunk),
+        match &self.threads {
+            Some(threads) => hasher.update_with(&threads.hashes, chunk),
             None => hasher.update(chunk),
         }
     }
@@ -229,27 +236,33 @@ impl Scan {
         }
     }
 
+    // One more than there are threads, so that none waits: more would only take memory.
+    fn most_pending(&self) -> usize {
+        let threads = self.threads.as_ref().map_or(0, |t| t.segments.current_num_threads());
+        (threads + 1).min((MEMORY / (2 * SEGMENT)) as usize)
+    }
+
     // Asks for segments up to the budget; reads on in the index so that there is no pause
     // at the border of a page.
     fn fill(&mut self) -> Result<()> {
-        while self.pending.len() < (MEMORY / (2 * SEGMENT)) as usize {
+        while self.pending.len() < self.most_pending() {
             let Some(segment) = self.ahead.pop_front() else {
-                if self.pool.is_some() && self.pages.is_some() && self.next_page()? {
+                if self.threads.is_some() && self.pages.is_some() && self.next_page()? {
                     continue;
                 }
                 return Ok(());
             };
             let (done, raw) = mpsc::sync_channel(1);
-            let inner = self.archive.inner.clone();
+            let (inner, buffers) = (self.archive.inner.clone(), self.buffers.clone());
             let work = move || {
-                let _ = done.send(load(&inner, &segment));
+                let _ = done.send(load(&inner, &segment, &buffers));
             };
-            match &self.pool {
-                Some(pool) => pool.spawn(work),
+            match &self.threads {
+                Some(threads) => threads.segments.spawn(work),
                 None => work(),
             }
             self.pending.push_back((segment, raw));
-            if self.pool.is_none() {
+            if self.threads.is_none() {
                 return Ok(());
             }
         }
@@ -258,10 +271,30 @@ impl Scan {
 }
 
 /// Reads, checks and decompresses one segment.
-pub(super) fn load(inner: &Arc<Inner>, segment: &Segment) -> Loaded {
-    let packed = read_exact(&*inner.source, segment.offset, segment.size)?;
-    let raw = unpack(segment, &packed, &*inner.format)?;
+pub(super) fn load(inner: &Inner, segment: &Segment, buffers: &Buffers) -> Loaded {
+    let mut packed = buffers.take(segment.size as usize);
+    fill(&*inner.source, segment.offset, &mut packed)?;
+    let mut raw = buffers.take(segment.tar_size as usize);
+    unpack_to(segment, &packed, &*inner.format, &mut raw)?;
     let mut crc = Crc::new();
     crc.update(&raw);
-    Ok((raw.into(), crc))
+    Ok((Bytes::from_owner(raw), crc))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::{Codec, tests::sample};
+
+    #[test]
+    fn a_long_archive_takes_no_more_buffers_than_the_budget_allows() {
+        let archive = Archive::from_source(sample(Codec::None, 48 << 20)).unwrap();
+        let mut scan = archive.scan(|_| true, &Cancel::new()).unwrap();
+        while scan.next_part().unwrap().is_some() {}
+        assert!(scan.crcs.len() as u64 > 2 * MEMORY / SEGMENT);
+        scan.current.1.clear();
+        // Each segment under way with its packed and its raw bytes, and the one being read.
+        let kept = scan.buffers.count() as u64;
+        assert!((2..=MEMORY / SEGMENT + 1).contains(&kept), "{kept}");
+    }
 }

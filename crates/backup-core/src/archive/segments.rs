@@ -8,7 +8,11 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{codec::SegmentFormat, index::Segment};
+use super::{
+    buffers::{Buffer, Buffers},
+    codec::SegmentFormat,
+    index::Segment,
+};
 use crate::{
     error::{Error, Result},
     record::Sha256Digest,
@@ -18,7 +22,7 @@ use crate::{
 pub(super) const SEGMENT: u64 = 4 << 20;
 
 struct Packed {
-    bytes: Vec<u8>,
+    bytes: Buffer,
     sha256: Sha256Digest,
     crc: crc32fast::Hasher,
 }
@@ -44,7 +48,9 @@ pub(super) struct SegmentWriter<W> {
     pool: rayon::ThreadPool,
     pending: VecDeque<Pending>,
     max_pending: usize,
-    buffer: Vec<u8>,
+    buffers: Buffers,
+    // The segment that grows.
+    buffer: Buffer,
     tar_written: u64,
     // Since the archive's last own file.
     written: Vec<Segment>,
@@ -63,6 +69,7 @@ impl<W: Write> SegmentWriter<W> {
         let max_pending = (memory_bytes / (2 * SEGMENT as usize)).saturating_sub(1).max(1);
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = threads.unwrap_or(cores).clamp(1, max_pending);
+        let buffers = Buffers::default();
         let mut writer = Self {
             out,
             file_hash: Sha256::new(),
@@ -71,7 +78,8 @@ impl<W: Write> SegmentWriter<W> {
             pool: thread_pool(threads)?,
             pending: VecDeque::new(),
             max_pending,
-            buffer: Vec::with_capacity(SEGMENT as usize),
+            buffer: empty(&buffers),
+            buffers,
             tar_written: 0,
             written: Vec::new(),
             own: Vec::new(),
@@ -86,7 +94,7 @@ impl<W: Write> SegmentWriter<W> {
         while !bytes.is_empty() {
             let room = SEGMENT as usize - self.buffer.len();
             let (now, rest) = bytes.split_at(room.min(bytes.len()));
-            self.buffer.extend_from_slice(now);
+            self.buffer.append(now);
             bytes = rest;
             if self.buffer.len() == SEGMENT as usize {
                 self.cut()?;
@@ -100,16 +108,19 @@ impl<W: Write> SegmentWriter<W> {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let raw = std::mem::replace(&mut self.buffer, Vec::with_capacity(SEGMENT as usize));
+        let raw = std::mem::replace(&mut self.buffer, empty(&self.buffers));
         self.submit(raw)
     }
 
-    fn submit(&mut self, raw: Vec<u8>) -> Result<()> {
+    fn submit(&mut self, raw: Buffer) -> Result<()> {
         let (done, packed) = mpsc::sync_channel(1);
-        let format = self.format.clone();
+        let (format, buffers) = (self.format.clone(), self.buffers.clone());
         let len = raw.len() as u64;
         self.pool.spawn(move || {
-            let _ = done.send(pack(&*format, &raw));
+            let packed = pack(&*format, &raw, &buffers);
+            // Goes back before the next segment begins.
+            drop(raw);
+            let _ = done.send(packed);
         });
         self.enqueue(Pending::Segment(len, packed))
     }
@@ -135,7 +146,7 @@ impl<W: Write> SegmentWriter<W> {
             // Made here, while the threads go on with what comes after it.
             Some(Pending::Own(make)) => {
                 let raw = make(&std::mem::take(&mut self.written), self.own.last())?;
-                let packed = pack(&*self.format, &raw)?;
+                let packed = pack(&*self.format, &raw, &self.buffers)?;
                 let segment = self.packed(raw.len() as u64, &packed)?;
                 self.own.push(segment);
                 Ok(())
@@ -210,8 +221,16 @@ impl<W: Write> SegmentWriter<W> {
     }
 }
 
-fn pack(format: &dyn SegmentFormat, raw: &[u8]) -> Result<Packed> {
-    let bytes = format.compress(raw)?;
+fn empty(buffers: &Buffers) -> Buffer {
+    let mut buffer = buffers.take(SEGMENT as usize);
+    buffer.truncate(0);
+    buffer
+}
+
+fn pack(format: &dyn SegmentFormat, raw: &[u8], buffers: &Buffers) -> Result<Packed> {
+    let mut bytes = buffers.take(format.bound(raw.len() as u64) as usize);
+    let len = format.compress(raw, &mut bytes)?;
+    bytes.truncate(len);
     let mut crc = crc32fast::Hasher::new();
     crc.update(raw);
     Ok(Packed { sha256: Sha256Digest::of(&bytes), bytes, crc })
@@ -224,4 +243,24 @@ pub(super) fn thread_pool(threads: usize) -> Result<rayon::ThreadPool> {
         .thread_name(|n| format!("backup-segment-{n}"))
         .build()
         .map_err(|e| Error::io("could not start threads", std::io::Error::other(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::Codec;
+
+    #[test]
+    fn a_long_tar_takes_no_more_buffers_than_the_budget_allows() {
+        let format: Arc<dyn SegmentFormat> = Codec::None.format(None).unwrap().into();
+        let mut writer = SegmentWriter::new(std::io::sink(), format, 24 << 20, Some(8)).unwrap();
+        assert_eq!((writer.max_pending, writer.pool.current_num_threads()), (2, 2));
+        for _ in 0..24 {
+            writer.write(&[7; SEGMENT as usize]).unwrap();
+        }
+        writer.drain().unwrap();
+        // Two under way, what two threads make of them; the one that grows is out.
+        let kept = writer.buffers.count();
+        assert!((1..=4).contains(&kept), "{kept}");
+    }
 }

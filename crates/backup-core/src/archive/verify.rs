@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     assemble::Assembler,
+    buffers::Buffers,
     codec::Codec,
     entry::{EntryHead, PartEntry, PartKind},
     hashes::{ContentHasher, ContentHashes},
@@ -118,7 +119,10 @@ impl Archive {
         };
         let own = self.manifest().index.pages.iter().map(Segment::from).chain([root]);
         for segment in own {
-            crcs.push((segment.tar_offset, scan::load(&self.inner, &segment)?.1));
+            crcs.push((
+                segment.tar_offset,
+                scan::load(&self.inner, &segment, &Buffers::default())?.1,
+            ));
         }
         crcs.sort_by_key(|(offset, _)| *offset);
         let mut whole = Crc::new();
