@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{
     forgery,
+    limits::{MIB, bomb},
     plain::{Plain, Stores, archive, archive_with, every_kind},
     tests::noise,
     trailer::Trailer,
@@ -96,6 +97,9 @@ fn damaged() -> Vec<(String, Vec<u8>)> {
         .collect();
     for (what, bytes) in file_damage() {
         all.push((name("file", what), bytes));
+    }
+    for (what, claimed) in [("root larger than it claims", 1024), ("root of zeros", 64 * MIB)] {
+        all.push((name("bomb", what), bomb(64 * MIB, claimed)));
     }
     all
 }

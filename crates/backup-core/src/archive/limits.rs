@@ -11,11 +11,11 @@ use super::{
 };
 use crate::{ArchiveId, ErrorKind, Timestamp, manifest::Manifest, record::Sha256Digest};
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 
 /// An archive whose root inflates to `real` zeros and is said to be of `claimed` bytes.
-fn bomb(real: u64, claimed: u64) -> Vec<u8> {
-    let mut packed = DeflateEncoder::new(Vec::new(), Compression::fast());
+pub(super) fn bomb(real: u64, claimed: u64) -> Vec<u8> {
+    let mut packed = DeflateEncoder::new(Vec::new(), Compression::default());
     let zeros = vec![0; MIB as usize];
     (0..real / MIB).for_each(|_| packed.write_all(&zeros).unwrap());
     packed.flush().unwrap();
