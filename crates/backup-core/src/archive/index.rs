@@ -226,3 +226,102 @@ pub(super) fn unwrap_own<'a>(
     }
     Ok(&raw[BLOCK as usize..body_end as usize])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::{Codec, PartKind};
+
+    const ID: ArchiveId = ArchiveId::from_bytes([7; 16]);
+    const CREATED: Timestamp = Timestamp::from_micros(0);
+    const FAR: u64 = 1 << 60;
+
+    fn parse(text: &[u8], start: (u64, u64)) -> Result<Page> {
+        Page::parse(text, ID, start, CREATED, &*Codec::Gzip.format(None).unwrap())
+    }
+
+    #[test]
+    fn each_length_and_place_of_a_segment_has_a_limit() {
+        let format = Codec::Gzip.format(None).unwrap();
+        let (size, sha256) = (format.bound(100), Sha256Digest::of(b""));
+        let most = Segment { offset: FAR, size, tar_offset: FAR, tar_size: 100, sha256 };
+        most.check(100, &*format).unwrap();
+        for beyond in [
+            Segment { offset: FAR + 1, ..most },
+            Segment { size: size + 1, ..most },
+            Segment { tar_offset: FAR + 1, ..most },
+            Segment { tar_size: 101, ..most },
+            Segment { tar_size: 0, size: 0, ..most },
+        ] {
+            let error = beyond.check(100, &*format).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{beyond:?}");
+        }
+    }
+
+    #[test]
+    fn a_page_cannot_claim_more_lines_than_its_length_allows() {
+        let claim = |segments: u64, parts: u64| {
+            let mut text = Vec::new();
+            let head = HeadLine { archive: ID, number: 0, parts, previous: None, segments };
+            line(&mut text, &head).unwrap();
+            (text.len() as u64 / SHORTEST_LINE, parse(&text, (10, 0)).unwrap_err().to_string())
+        };
+        let (most, _) = claim(1, 1);
+        for (segments, parts, wild) in
+            [(most, 0, false), (most + 1, 0, true), (0, most, false), (0, most + 1, true)]
+        {
+            let (_, said) = claim(segments, parts);
+            assert_eq!(said.contains("claims more lines"), wild, "{segments} {parts}: {said}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_places_of_parts_have_a_limit() {
+        let page = |sizes: &[u64], start: u64| {
+            let mut lines = Vec::new();
+            for size in sizes {
+                let kind = PartKind::Preamble {};
+                let part = PartEntry { path: kind.path(), offset: 0, size: *size, kind };
+                line(&mut lines, &part).unwrap();
+            }
+            let text = Page::write(ID, 0, None, &[], sizes.len() as u64, &lines).unwrap();
+            parse(&text, (10, start)).map(|page| page.parts.last().unwrap().offset)
+        };
+        assert_eq!(page(&[FAR], 0).unwrap(), 0);
+        assert_eq!(page(&[0], FAR).unwrap(), FAR);
+        for (sizes, start) in [(&[FAR + 1][..], 0), (&[0], FAR + 1), (&[FAR, 0], 0)] {
+            let error = page(sizes, start).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{sizes:?} at {start}");
+        }
+    }
+
+    #[test]
+    fn a_page_begins_where_the_one_before_it_ends() {
+        let format = Codec::Gzip.format(None).unwrap();
+        assert_eq!(Page::start(None, &*format), (10, 0));
+        let sha256 = Sha256Digest::of(b"");
+        let page = PageRef { offset: 1000, size: 30, tar_offset: 5120, tar_size: 1024, sha256 };
+        assert_eq!(Page::start(Some(&page), &*format), (1030, 6144));
+    }
+
+    #[test]
+    fn an_own_file_is_what_the_writer_makes_of_it_and_nothing_else() {
+        let end = [0; 1024];
+        let mut good = tar_block::plain_header("a", 3, CREATED);
+        good.extend_from_slice(b"abc");
+        good.resize(2 * BLOCK as usize + end.len(), 0);
+        let unwrap = |raw: &[u8]| unwrap_own(raw, "a", CREATED, &end).map(<[u8]>::to_vec);
+        assert_eq!(unwrap(&good).unwrap(), b"abc");
+        // A byte of the header (its mode), of the padding, and of what comes at the end.
+        for at in [100, 700, 1100] {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert!(unwrap(&bad).is_err(), "byte {at}");
+        }
+        for len in [good.len() + 1, good.len() - 1, BLOCK as usize + 3, BLOCK as usize, 0] {
+            let mut bad = good.clone();
+            bad.resize(len, 0);
+            assert!(unwrap(&bad).is_err(), "{len} bytes");
+        }
+    }
+}

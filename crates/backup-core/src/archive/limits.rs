@@ -76,6 +76,22 @@ fn limits_of_the_caller_are_kept() {
 }
 
 #[test]
+fn an_archive_as_large_as_the_limits_is_read() {
+    let bytes = sample(Codec::Gzip, 2000);
+    let archive = Archive::from_source(bytes.clone()).unwrap();
+    let largest = archive.entries().map(|part| part.unwrap().size).max().unwrap();
+    let limits = Limits {
+        total_bytes: archive.inner.trailer.tar_size,
+        parts: archive.manifest().index.parts,
+        memory_bytes: largest,
+    };
+    let archive = Archive::with_limits(bytes, limits).unwrap();
+    for part in archive.entries() {
+        archive.read(&part.unwrap()).unwrap();
+    }
+}
+
+#[test]
 fn a_page_cannot_claim_more_lines_than_it_has() {
     let id = ArchiveId::from_bytes([7; 16]);
     let format = Codec::None.format(None).unwrap();

@@ -418,3 +418,140 @@ impl std::fmt::Debug for Entries {
         f.write_str("Entries")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::archive::{
+        Codec,
+        plain::{End, archive_in_pieces, every_kind},
+        tests::sample,
+    };
+
+    fn place(offset: u64, size: u64, tar_offset: u64, tar_size: u64) -> PageRef {
+        PageRef { offset, size, tar_offset, tar_size, sha256: Sha256Digest::of(b"") }
+    }
+
+    // Two pages and the root, end to end: what they say of each other, and what the trailer says.
+    fn end_to_end() -> (Manifest, Trailer) {
+        let archive = Archive::from_source(sample(Codec::Gzip, 100)).unwrap();
+        let mut manifest = archive.manifest().clone();
+        manifest.index.pages = vec![place(10, 5, 0, 512), place(15, 5, 512, 512)];
+        manifest.index.tar_size = 1024;
+        let tail = 8 + 2 + Trailer::len(Codec::Gzip);
+        let trailer = Trailer {
+            codec: manifest.codec,
+            id: manifest.id,
+            created: manifest.created,
+            root_offset: 20,
+            root_size: 30,
+            root_tar_size: 2048,
+            root_sha256: Sha256Digest::of(b""),
+            tar_size: 1024 + 2048,
+            crc32: 0,
+            file_size: 20 + 30 + tail,
+        };
+        (manifest, trailer)
+    }
+
+    fn check(manifest: &Manifest, trailer: &Trailer) -> Result<()> {
+        let format = Codec::Gzip.format(None)?;
+        check_manifest(manifest, trailer, &trailer.root(&*format)?, &*format)
+    }
+
+    #[test]
+    fn the_root_agrees_with_the_trailer_and_its_pages_with_each_other() {
+        let (manifest, trailer) = end_to_end();
+        check(&manifest, &trailer).unwrap();
+        let changes: [fn(&mut Manifest); 8] = [
+            |m| m.id = crate::ArchiveId::from_bytes([1; 16]),
+            |m| m.created = crate::Timestamp::from_micros(1),
+            |m| m.codec = Codec::None,
+            |m| m.index.tar_size += 512,
+            // The second begins within the first, in the file or in the tar.
+            |m| m.index.pages[1] = place(14, 6, 512, 512),
+            |m| m.index.pages[1] = place(15, 5, 511, 513),
+            // The last ends before the root, in the file or in the tar.
+            |m| m.index.pages[1] = place(15, 4, 512, 512),
+            |m| m.index.pages[1] = place(15, 5, 512, 511),
+        ];
+        for (number, change) in changes.into_iter().enumerate() {
+            let mut changed = manifest.clone();
+            change(&mut changed);
+            let error = check(&changed, &trailer).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "change {number}");
+        }
+    }
+
+    #[test]
+    fn the_root_has_a_limit_and_its_place_fits_the_file() {
+        let format = Codec::Gzip.format(None).unwrap();
+        let (_, trailer) = end_to_end();
+        let root = |change: fn(&mut Trailer)| {
+            let mut trailer = trailer.clone();
+            change(&mut trailer);
+            trailer.root(&*format)
+        };
+        assert_eq!(root(|_| ()).unwrap().tar_offset, 1024);
+        // Nothing before it, and as large as may be.
+        root(|t| t.tar_size = t.root_tar_size).unwrap();
+        let largest = |t: &mut Trailer| {
+            t.root_tar_size = MAX_ROOT + AROUND;
+            t.tar_size = t.root_tar_size;
+        };
+        root(largest).unwrap();
+        let changes: [fn(&mut Trailer); 4] = [
+            |t| t.tar_size = t.root_tar_size - 1,
+            |t| t.file_size += 1,
+            |t| t.file_size -= 1,
+            |t| {
+                t.root_tar_size = MAX_ROOT + AROUND + 1;
+                t.tar_size = t.root_tar_size;
+            },
+        ];
+        for change in changes {
+            assert_eq!(root(change).unwrap_err().kind(), ErrorKind::Corrupt);
+        }
+    }
+
+    // An archive in memory, and what its root is made to say.
+    fn opened(bytes: Vec<u8>, change: impl FnOnce(&mut Manifest)) -> Archive {
+        let mut archive = Archive::from_source(bytes).unwrap();
+        change(&mut Arc::get_mut(&mut archive.inner).unwrap().manifest);
+        archive
+    }
+
+    #[test]
+    fn a_page_that_names_another_one_before_it_is_refused() {
+        let (stores, config) = every_kind();
+        let mut bytes = archive_in_pieces(&stores, &config, Codec::None, |_| End::Page);
+        let archive = Archive::from_source(bytes.clone()).unwrap();
+        assert!(archive.entries().all(|part| part.is_ok()));
+        // Where the first page is, in the second: another place, under a hash that is right.
+        let page = Segment::from(&archive.manifest().index.pages[1]);
+        let page = &mut bytes[page.offset as usize..page.end() as usize];
+        let name = b"\"tar_offset\":";
+        let at = page.windows(name.len()).position(|window| window == name).unwrap();
+        page[at + name.len()] = b'9';
+        let sha256 = Sha256Digest::of(page);
+        let archive = opened(bytes, |manifest| manifest.index.pages[1].sha256 = sha256);
+        archive.page(0).unwrap();
+        let error = archive.page(1).unwrap_err().to_string();
+        assert!(error.contains("neighbours"), "{error}");
+    }
+
+    #[test]
+    fn the_root_counts_the_parts_and_their_bytes() {
+        let changes: [fn(&mut Manifest); 4] = [
+            |manifest| manifest.index.parts += 1,
+            |manifest| manifest.index.parts -= 1,
+            |manifest| manifest.index.bytes += 1,
+            |manifest| manifest.index.bytes -= 1,
+        ];
+        for change in changes {
+            let archive = opened(sample(Codec::Gzip, 100), change);
+            let error = archive.entries().last().unwrap().unwrap_err().to_string();
+            assert!(error.contains("that the root counts"), "{error}");
+        }
+    }
+}

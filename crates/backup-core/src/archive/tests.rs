@@ -267,6 +267,18 @@ fn short_and_interrupted_reads_change_nothing() {
 }
 
 #[test]
+fn an_archive_knows_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, bytes) = (folder.path().join("a.tar.gz"), sample(Codec::Gzip, 2000));
+    std::fs::write(&path, &bytes).unwrap();
+    let archive = Archive::open(&path).unwrap();
+    assert_eq!((archive.path(), archive.size()), (Some(&*path), bytes.len() as u64));
+    let shown = format!("{archive:?} {:?}", archive.entries());
+    assert!(shown.contains("a.tar.gz") && shown.ends_with("Entries"), "{shown}");
+    assert_eq!(Archive::from_source(bytes).unwrap().path(), None);
+}
+
+#[test]
 fn opening_takes_two_reads_at_most() {
     struct Counted(Vec<u8>, Arc<std::sync::atomic::AtomicUsize>);
     impl ReadAt for Counted {
