@@ -88,7 +88,7 @@ impl Journal {
     /// may hold a mixture.
     pub(crate) fn none_pending(dir: &Path) -> Result<()> {
         let path = dir.join(NAME);
-        if path.exists() {
+        if exists(&path)? {
             return Err(unfinished("a restore has not come to its end", &path));
         }
         Ok(())
@@ -122,7 +122,7 @@ impl Journal {
 
     /// Takes up a restore that was interrupted; `None` where there is none.
     pub(crate) fn open(dir: &Path) -> Result<Option<(Self, Header)>> {
-        if !dir.join(NAME).exists() {
+        if !exists(&dir.join(NAME))? {
             return Ok(None);
         }
         let lock = lock(dir)?;
@@ -235,6 +235,11 @@ fn checked(line: &[u8]) -> Option<&[u8]> {
     (line[8] == b' ' && crc == crc32fast::hash(json)).then_some(json)
 }
 
+// What cannot be looked at is not taken for absent.
+fn exists(path: &Path) -> Result<bool> {
+    path.try_exists().map_err(|e| failed(e, path))
+}
+
 fn lock(dir: &Path) -> Result<File> {
     let path = dir.join(LOCK);
     let file = OpenOptions::new()
@@ -322,13 +327,29 @@ mod tests {
         journal.record(RestoreStep::Staged).unwrap();
         let path = journal.path().to_owned();
         drop(journal);
-        let mut bytes = fs::read(&path).unwrap();
-        bytes[12] ^= 1;
-        fs::write(&path, bytes).unwrap();
-        let error = Journal::open(dir.path()).err().unwrap();
-        assert_eq!(error.kind(), ErrorKind::RepairNeeded);
+        let whole = fs::read(&path).unwrap();
+        let first = whole.iter().position(|byte| *byte == b'\n').unwrap();
+        for at in 0..=first {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            let error = Journal::open(dir.path()).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::RepairNeeded, "byte {at}");
+        }
         let error = Journal::create(dir.path(), &header()).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::RepairNeeded);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_journal_that_cannot_be_looked_at_is_not_taken_for_absent() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(NAME);
+        // A link to itself: even an administrator cannot open it.
+        std::os::unix::fs::symlink(NAME, &path).unwrap();
+        assert!(Journal::none_pending(dir.path()).is_err());
+        assert!(Journal::open(dir.path()).is_err());
+        assert!(read(&path).is_err());
     }
 
     #[test]
