@@ -22,8 +22,9 @@ use crate::{
     record::canonical,
 };
 
-/// Bodies up to this length travel as one piece, already checked.
-const SMALL: u64 = 1 << 20;
+/// Bodies up to this length travel as one piece, already checked; longer ones in pieces of it, or
+/// each that waits would keep a segment.
+const PIECE: usize = 1 << 20;
 
 /// Parts of an archive with their stores; see [`Archive::stream`].
 pub struct PartStream {
@@ -144,7 +145,7 @@ fn body(
     part: impl FnOnce(crate::part::ByteStream) -> Part,
 ) -> Result<()> {
     let store = entry.kind.store().unwrap_or_default().to_owned();
-    if entry.size <= SMALL {
+    if entry.size <= PIECE as u64 {
         let bytes = scan.whole()?;
         return block_on(sender.send(Ok((store, part(byte_stream(bytes)))))).map_err(|_| gone());
     }
@@ -154,8 +155,11 @@ fn body(
         match scan.chunk() {
             Ok(None) => return Ok(()),
             // A body that was dropped is passed over, and still checked.
-            Ok(Some(chunk)) => {
-                let _ = block_on(pieces.send(Ok(chunk)));
+            Ok(Some(mut chunk)) => {
+                while !chunk.is_empty() {
+                    let piece = chunk.split_to(PIECE.min(chunk.len()));
+                    let _ = block_on(pieces.send(Ok(piece)));
+                }
             }
             Err(error) => {
                 let copy = Error::new(error.kind(), error.to_string()).advise(error.advice());

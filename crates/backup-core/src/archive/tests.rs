@@ -331,6 +331,27 @@ fn a_stream_that_is_dropped_ends_its_thread_and_one_that_is_cancelled_says_so() 
 }
 
 #[test]
+fn a_long_body_comes_in_pieces_that_keep_no_segment_waiting() {
+    let archive = Archive::from_source(sample(Codec::None, 5 << 20)).unwrap();
+    let names: Vec<_> = archive.manifest().stores.keys().cloned().collect();
+    let mut parts = archive.stream(&names, &Cancel::new()).unwrap();
+    let mut long = 0;
+    block_on(async {
+        while let Some(part) = parts.next().await {
+            let Part::Blob(mut blob) = part.unwrap().1 else { continue };
+            let mut len = 0;
+            while let Some(piece) = blob.body.next().await {
+                let piece = piece.unwrap().len();
+                assert!(piece <= 1 << 20, "{piece}");
+                len += piece;
+            }
+            long += u64::from(len == 5 << 20);
+        }
+    });
+    assert_eq!(long, 1);
+}
+
+#[test]
 fn a_part_that_lacks_bytes_is_padded_and_one_with_too_many_is_cut() {
     let preamble = Preamble::new(ArchiveId::random(), Timestamp::now(), Application::default());
     let options = WriterOptions::default();
