@@ -481,6 +481,15 @@ mod tests {
             let error = check(&changed, &trailer).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt, "change {number}");
         }
+        let with_page_of = |tar_size: u64| {
+            let (mut manifest, mut trailer) = end_to_end();
+            manifest.index.pages[1].tar_size = tar_size;
+            manifest.index.tar_size = 512 + tar_size;
+            trailer.tar_size = manifest.index.tar_size + trailer.root_tar_size;
+            check(&manifest, &trailer)
+        };
+        with_page_of(MAX_PAGE + AROUND).unwrap();
+        assert!(with_page_of(MAX_PAGE + AROUND + 1).is_err());
     }
 
     #[test]
