@@ -1,0 +1,1 @@
+//! Qdrant for backup-kit.

@@ -1,0 +1,1 @@
+//! A Qdrant server for tests: real engine shards behind gRPC and REST.
