@@ -1,1 +1,5 @@
 //! Qdrant for backup-kit.
+
+mod exact;
+mod points;
+mod schema;
