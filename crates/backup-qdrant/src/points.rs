@@ -73,6 +73,15 @@ impl Id {
         })
     }
 
+    pub(crate) fn from_json(value: &Value) -> Result<Self> {
+        let id = match value {
+            Value::Number(number) => number.as_u64().map(Self::Number),
+            Value::String(text) => Uuid::parse_str(text).ok().map(Self::Uuid),
+            _ => None,
+        };
+        id.ok_or_else(|| Error::new(ErrorKind::Mismatch, "a point has no usable id").on(value))
+    }
+
     /// As it stands in JSON.
     pub(crate) fn to_json(self) -> Value {
         match self {
@@ -151,6 +160,11 @@ impl Encoder {
             }
         }
         self.builder.set(column, &self.bytes)
+    }
+
+    /// Bytes that came since the last batch.
+    pub(crate) fn byte_size(&self) -> usize {
+        self.builder.byte_size()
     }
 
     pub(crate) fn is_full(&self) -> bool {

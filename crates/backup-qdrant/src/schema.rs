@@ -43,6 +43,19 @@ pub(crate) enum Layout {
     Sparse,
 }
 
+impl VectorForm {
+    /// For people.
+    pub(crate) fn describe(&self) -> String {
+        let shape = match self.layout {
+            Layout::Dense { dim } => format!("dimension {dim}"),
+            Layout::Multi { dim } => format!("rows of dimension {dim}"),
+            Layout::Sparse => "sparse values".to_owned(),
+        };
+        let distance = self.distance.as_deref().map(|name| format!(", {name}")).unwrap_or_default();
+        format!("{shape}{distance}, {}", self.element.as_str())
+    }
+}
+
 impl Document {
     /// From what `GET /collections/{name}` and its list of aliases answered.
     pub(crate) fn from_rest(info: &Value, mut aliases: Vec<String>) -> Self {
@@ -87,7 +100,7 @@ impl Document {
     }
 
     /// The model that the collection's own metadata names.
-    fn model(&self) -> Option<String> {
+    pub(crate) fn model(&self) -> Option<String> {
         let metadata = self.config.get("metadata")?;
         let names = ["embedding_model", "model", "embedding-model", "model_name"];
         names.iter().find_map(|name| metadata.get(name)?.as_str()).map(str::to_owned)

@@ -9,7 +9,7 @@ pub(crate) mod properties;
 pub mod tagged;
 mod vector;
 
-pub use batch::{BatchBuilder, RecordBatch, RecordRef};
+pub use batch::{BatchBuilder, ColumnId, RecordBatch, RecordRef};
 pub use digest::{ContentDigest, MaskedHasher, Sha256Digest, Tally, VectorTally};
 pub use key::Key;
 pub use vector::{ElementType, VectorColumn, VectorShape};

@@ -1,0 +1,204 @@
+//! Both interfaces of one server, and the requests that have a name.
+
+use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+
+use backup_core::{Error, ErrorKind, Result};
+use qdrant_client::Qdrant;
+use reqwest::{Url, header::HeaderValue};
+use serde_json::{Value, json};
+use tokio::{runtime::Handle, task::AbortHandle};
+
+use super::rest::Rest;
+use crate::schema::Document;
+
+#[derive(Clone)]
+pub(crate) struct Client {
+    pub(super) grpc: Arc<Qdrant>,
+    pub(super) rest: Rest,
+    runtime: Handle,
+}
+
+/// A snapshot on the server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Snapshot {
+    pub(super) name: String,
+    pub(super) checksum: Option<String>,
+}
+
+/// A task that is not wanted any more when nobody waits for it.
+struct Tied(AbortHandle);
+
+impl Drop for Tied {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Client {
+    pub(super) fn new(
+        grpc: Url,
+        rest: Url,
+        key: Option<HeaderValue>,
+        timeout: Duration,
+        long: Duration,
+    ) -> Result<Self> {
+        let runtime = Handle::try_current().map_err(|e| {
+            Error::new(ErrorKind::InvalidInput, "a store at a Qdrant server needs a Tokio runtime")
+                .because(e)
+                .advise("open it within the application's runtime")
+        })?;
+        let mut config = Qdrant::from_url(grpc.as_str())
+            .timeout(timeout)
+            .connect_timeout(Duration::from_secs(10).min(timeout))
+            .skip_compatibility_check();
+        if let Some(key) = key.as_ref().and_then(|key| key.to_str().ok()) {
+            config.set_api_key(key);
+        }
+        let client = config.build().map_err(|e| {
+            Error::new(ErrorKind::InvalidInput, "there is no client for this address")
+                .because(e.to_string())
+        })?;
+        let rest = Rest::new(rest, key, timeout, long)?;
+        Ok(Self { grpc: Arc::new(client), rest, runtime })
+    }
+
+    /// Runs in the store's runtime, whichever executor waits for it; ends when nobody does.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        let task = self.runtime.spawn(work);
+        let _tied = Tied(task.abort_handle());
+        task.await.map_err(|e| {
+            let what = if e.is_panic() { "a task panicked" } else { "the Tokio runtime has ended" };
+            Error::adapter(what).because(e)
+        })?
+    }
+
+    /// Runs beside the caller, until the handle is dropped.
+    pub(super) fn beside(
+        &self,
+        work: impl Future<Output = ()> + Send + 'static,
+    ) -> Box<dyn Send + Sync> {
+        Box::new(Tied(self.runtime.spawn(work).abort_handle()))
+    }
+
+    pub(super) async fn version(&self) -> Result<String> {
+        let root = self.rest.get(&[]).send().await?;
+        let version = root["version"].as_str().ok_or_else(|| {
+            Error::new(ErrorKind::Mismatch, "the server does not say which version it is")
+                .advise("check that the address is that of Qdrant's REST interface")
+        })?;
+        Ok(version.to_owned())
+    }
+
+    /// The collections, in the order of their names; aliases are none.
+    pub(super) async fn collections(&self) -> Result<Vec<String>> {
+        let answer = self.rest.get(&["collections"]).send().await?;
+        let list = answer["collections"].as_array().into_iter().flatten();
+        let mut names: Vec<_> =
+            list.filter_map(|entry| Some(entry["name"].as_str()?.to_owned())).collect();
+        names.sort();
+        Ok(names)
+    }
+
+    /// Which collection each alias points at.
+    pub(super) async fn aliases(&self) -> Result<BTreeMap<String, String>> {
+        let answer = self.rest.get(&["aliases"]).send().await?;
+        let list = answer["aliases"].as_array().into_iter().flatten();
+        let pair = |entry: &Value| {
+            let alias = entry["alias_name"].as_str()?.to_owned();
+            Some((alias, entry["collection_name"].as_str()?.to_owned()))
+        };
+        Ok(list.filter_map(pair).collect())
+    }
+
+    pub(super) async fn info(&self, collection: &str) -> Result<Value> {
+        self.rest.get(&["collections", collection]).send().await
+    }
+
+    /// What recreates a collection.
+    pub(super) async fn document(
+        &self,
+        collection: &str,
+        aliases: &BTreeMap<String, String>,
+    ) -> Result<Document> {
+        let info = self.info(collection).await?;
+        let own = aliases.iter().filter(|(_, to)| *to == collection);
+        Ok(Document::from_rest(&info, own.map(|(alias, _)| alias.clone()).collect()))
+    }
+
+    /// Whether all of a collection is on the server that was asked.
+    pub(super) async fn is_whole_here(&self, collection: &str) -> Result<bool> {
+        let cluster = self.rest.get(&["collections", collection, "cluster"]).send().await?;
+        Ok(cluster["remote_shards"].as_array().is_none_or(Vec::is_empty))
+    }
+
+    pub(super) async fn create_collection(&self, name: &str, request: Value) -> Result<()> {
+        self.rest.put(&["collections", name], request).long().once().await.map(drop)
+    }
+
+    /// Removes a collection that is a restore's own, its snapshots first: they would stay on
+    /// the server's disk, out of reach.
+    pub(super) async fn drop_collection(&self, name: &str) -> Result<()> {
+        for snapshot in self.snapshots(name).await? {
+            self.delete_snapshot(name, &snapshot).await?;
+        }
+        self.rest.delete(&["collections", name]).long().find().await.map(drop)
+    }
+
+    /// Changes aliases, all or none.
+    pub(super) async fn change_aliases(&self, actions: Vec<Value>) -> Result<()> {
+        if actions.is_empty() {
+            return Ok(());
+        }
+        let body = json!({ "actions": actions });
+        self.rest.post(&["collections", "aliases"], body).once().await.map(drop)
+    }
+
+    pub(super) async fn snapshots(&self, collection: &str) -> Result<Vec<String>> {
+        let list = self.rest.get(&["collections", collection, "snapshots"]).find().await?;
+        let list = list.as_ref().and_then(Value::as_array).into_iter().flatten();
+        Ok(list.filter_map(|entry| Some(entry["name"].as_str()?.to_owned())).collect())
+    }
+
+    pub(super) async fn create_snapshot(&self, collection: &str) -> Result<Snapshot> {
+        let path = ["collections", collection, "snapshots"];
+        let answer = self.rest.post(&path, json!({})).query("wait", "true").long().once().await?;
+        let name = answer["name"].as_str().ok_or_else(|| {
+            Error::new(ErrorKind::Mismatch, "Qdrant does not say how a snapshot is called")
+                .on(collection)
+        })?;
+        let checksum = answer["checksum"].as_str().map(str::to_owned);
+        Ok(Snapshot { name: name.to_owned(), checksum })
+    }
+
+    pub(super) async fn delete_snapshot(&self, collection: &str, name: &str) -> Result<()> {
+        let path = ["collections", collection, "snapshots", name];
+        self.rest.delete(&path).long().find().await.map(drop)
+    }
+
+    /// Makes one collection a copy of another: a snapshot of that one, recovered into this one,
+    /// which is replaced at one moment if it is there.
+    pub(super) async fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let snapshot = self.create_snapshot(from).await?;
+        let copied = async {
+            let path = ["collections", from, "snapshots", &snapshot.name];
+            let (body, len) = self.rest.download(&path).await?;
+            self.rest.upload(to, body, len, snapshot.checksum.as_deref()).await
+        };
+        let copied = copied.await;
+        let removed = self.delete_snapshot(from, &snapshot.name).await;
+        copied.and(removed)
+    }
+}
+
+/// An action of [`Client::change_aliases`].
+pub(super) fn point(alias: &str, collection: &str) -> Value {
+    json!({"create_alias": {"alias_name": alias, "collection_name": collection}})
+}
+
+/// An action of [`Client::change_aliases`].
+pub(super) fn unpoint(alias: &str) -> Value {
+    json!({"delete_alias": {"alias_name": alias}})
+}

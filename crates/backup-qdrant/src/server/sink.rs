@@ -1,0 +1,136 @@
+//! Planning a restore, and finding one again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use backup_core::{
+    Cancel, Error, ErrorKind, Prepared, Reattached, Result, Sink, SinkSession, StagePlan,
+    StageToken, Switch, async_trait,
+};
+
+use super::{
+    QdrantStore,
+    client::Client,
+    options::QdrantOptions,
+    stage::{self, Session},
+    token::{Note, Removed, Target, Token, Was, check_name},
+};
+
+#[async_trait]
+impl Sink for QdrantStore {
+    async fn prepare(&self, plan: &StagePlan) -> Result<Prepared> {
+        plan.check(self)?;
+        let (client, options) = (self.client.clone(), Arc::clone(&self.options));
+        let names: BTreeSet<String> = plan.content.collections.keys().cloned().collect();
+        let id = plan.restore_id.clone();
+        let planned = async move { prepare(&client, &options, &id, names).await };
+        let (token, notes) = self.client.run(planned).await?;
+        let switch = match token.targets.as_slice() {
+            _ if !token.removed.is_empty() => Switch::Stepwise,
+            targets if targets.iter().all(|target| matches!(target.was, Was::Alias(_))) => {
+                Switch::AtomicPointer
+            }
+            [_] => Switch::AtomicCopy,
+            _ => Switch::Stepwise,
+        };
+        Ok(Prepared { token: plan.token(&token)?, switch, notes })
+    }
+
+    async fn begin(&self, token: &StageToken, cancel: &Cancel) -> Result<Box<dyn SinkSession>> {
+        cancel.check()?;
+        let token = self.token(token)?;
+        let session = Session::new(self, token, cancel.clone());
+        session.begin().await?;
+        Ok(Box::new(session))
+    }
+
+    async fn reattach(&self, token: &StageToken) -> Result<Reattached> {
+        let session = Session::new(self, self.token(token)?, Cancel::new());
+        let Some(notes) = session.notes().await? else { return Ok(Reattached::Absent) };
+        let session = Box::new(session);
+        Ok(match notes.last() {
+            // A switch that broke off is done again from its beginning, or taken back by `abort`.
+            None | Some(Note::Sealed | Note::Committing) => Reattached::Staged(session),
+            // So is one that was being taken back.
+            Some(Note::Committed | Note::Undoing) => Reattached::Committed(session),
+            Some(Note::Undone) => Reattached::Undone(session),
+        })
+    }
+}
+
+impl QdrantStore {
+    fn token(&self, token: &StageToken) -> Result<Token> {
+        let token: Token = token.read(self)?;
+        token.check()?;
+        Ok(token)
+    }
+}
+
+async fn prepare(
+    client: &Client,
+    options: &QdrantOptions,
+    restore_id: &str,
+    names: BTreeSet<String>,
+) -> Result<(Token, Vec<String>)> {
+    let collections = client.collections().await?;
+    let aliases = client.aliases().await?;
+    let anchor = Token::anchor(restore_id);
+    let mut notes = Vec::new();
+    let mut targets = Vec::new();
+    for (number, name) in names.into_iter().enumerate() {
+        check_name(&name)?;
+        if !options.wants(&name) {
+            let what = "the archive has a collection that does not belong to this store";
+            return Err(Error::new(ErrorKind::Incompatible, what)
+                .on(name)
+                .advise("let the store's patterns of collections include it"));
+        }
+        let (was, shadow) = if let Some(to) = aliases.get(&name) {
+            notes.push(format!("the alias {name} will point at a new collection; {to} is removed"));
+            let short = restore_id.get(restore_id.len().saturating_sub(12)..).unwrap_or(restore_id);
+            (Was::Alias(to.clone()), format!("{name}.{short}"))
+        } else if collections.contains(&name) {
+            if !client.is_whole_here(&name).await? {
+                let what = "a collection that lies on several servers cannot be replaced in place";
+                return Err(Error::new(ErrorKind::Unsupported, what)
+                    .on(name)
+                    .advise("let the application use an alias, and restore into that"));
+            }
+            notes.push(format!("the collection {name} is replaced"));
+            (Was::Collection, format!("{anchor}.new.{number}"))
+        } else {
+            (Was::Free, format!("{anchor}.new.{number}"))
+        };
+        targets.push(Target { name, was, shadow, old: format!("{anchor}.old.{number}") });
+    }
+    let kept: BTreeSet<&String> = targets
+        .iter()
+        .flat_map(|target| match &target.was {
+            Was::Alias(to) => [&target.name, to],
+            _ => [&target.name, &target.shadow],
+        })
+        .collect();
+    let others = collections.iter().filter(|name| options.wants(name) && !kept.contains(name));
+    let removed = others.enumerate().map(|(number, name)| {
+        notes.push(format!("the collection {name} is not in the archive: it is removed"));
+        Removed { name: name.clone(), old: format!("{anchor}.gone.{number}") }
+    });
+    let removed = removed.collect();
+    if let Some(taken) = targets.iter().find(|target| collections.contains(&target.shadow)) {
+        let what = "the name for a restored collection is taken";
+        return Err(Error::new(ErrorKind::AlreadyExists, what).on(&taken.shadow));
+    }
+    let left = stage::left(&collections, &anchor);
+    if !left.is_empty() {
+        notes.push(format!(
+            "collections of restores that never ended lie on the server: {}",
+            left.join(", ")
+        ));
+    }
+    // Notes of other restores are nobody's aliases.
+    let aliases: BTreeMap<_, _> =
+        aliases.into_iter().filter(|(alias, _)| !stage::is_ours(alias)).collect();
+    Ok((Token { anchor, targets, removed, aliases }, notes))
+}

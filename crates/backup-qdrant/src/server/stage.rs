@@ -1,0 +1,435 @@
+//! A restore into shadow collections, up to the switch.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use backup_core::{
+    Cancel, Content, Error, ErrorKind, Part, Result, Schema, SinkSession, async_trait,
+    record::RecordBatch,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use qdrant_client::qdrant::PointStruct;
+use serde_json::{Map, Value, json};
+
+use super::{
+    QdrantStore,
+    client::{Client, point},
+    grpc,
+    options::QdrantOptions,
+    rest::retry,
+    scroll::Scroll,
+    token::{Note, PREFIX, Target, Token, Was},
+};
+use crate::{
+    compare::differences,
+    points::{Decoder, Id},
+    schema::{Document, VectorForm},
+};
+
+/// Points and bytes of one request, and requests at a time: see `docs/BENCHMARKS.md`.
+const CHUNK_POINTS: usize = 256;
+const CHUNK_BYTES: usize = 1 << 20;
+const IN_FLIGHT: usize = 4;
+
+/// Whether a name is one that restores make.
+pub(super) fn is_ours(name: &str) -> bool {
+    name.starts_with(PREFIX)
+}
+
+/// What other restores left.
+pub(super) fn left(collections: &[String], anchor: &str) -> Vec<String> {
+    let other = |name: &&String| is_ours(name) && !name.starts_with(anchor);
+    collections.iter().filter(other).cloned().collect()
+}
+
+pub(super) async fn leftovers(client: &Client) -> Result<Vec<String>> {
+    let mut names = client.collections().await?;
+    names.retain(|name| is_ours(name));
+    // The anchor is the shortest name of a restore, and goes last.
+    names.sort_by_key(|name| std::cmp::Reverse(name.len()));
+    Ok(names)
+}
+
+/// A restore under way. All that another process has to know stands on the server.
+#[derive(Clone)]
+pub(super) struct Session {
+    pub(super) client: Client,
+    pub(super) options: Arc<QdrantOptions>,
+    pub(super) token: Arc<Token>,
+    pub(super) cancel: Cancel,
+    /// By collection.
+    staged: Arc<Mutex<HashMap<String, Staged>>>,
+}
+
+#[derive(Clone)]
+struct Staged {
+    document: Arc<Document>,
+    forms: Arc<[VectorForm]>,
+}
+
+impl Session {
+    pub(super) fn new(store: &QdrantStore, token: Token, cancel: Cancel) -> Self {
+        Self {
+            client: store.client.clone(),
+            options: Arc::clone(&store.options),
+            token: Arc::new(token),
+            cancel,
+            staged: Arc::default(),
+        }
+    }
+
+    pub(super) async fn on_runtime<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        let work = work(self.clone());
+        self.client.run(work).await
+    }
+
+    /// The notes, the latest last; `None`: the restore has no anchor.
+    pub(super) async fn notes(&self) -> Result<Option<BTreeSet<Note>>> {
+        self.on_runtime(|this| async move { this.read_notes().await }).await
+    }
+
+    pub(super) async fn read_notes(&self) -> Result<Option<BTreeSet<Note>>> {
+        if !self.client.collections().await?.contains(&self.token.anchor) {
+            return Ok(None);
+        }
+        let aliases = self.client.aliases().await?;
+        let there = |note: &Note| aliases.contains_key(&self.token.note(*note));
+        Ok(Some(Note::ALL.into_iter().filter(there).collect()))
+    }
+
+    /// Makes the anchor, and removes what an earlier beginning staged.
+    pub(super) async fn begin(&self) -> Result<()> {
+        self.on_runtime(|this| async move {
+            match this.read_notes().await? {
+                None => {
+                    // The smallest collection there is.
+                    let request = json!({
+                        "vectors": {"size": 1, "distance": "Dot"},
+                        "wal_config": {"wal_capacity_mb": 1},
+                    });
+                    this.client.create_collection(&this.token.anchor, request).await?;
+                }
+                Some(notes) if notes.iter().all(|note| *note == Note::Sealed) => {
+                    this.set_notes(&[], Vec::new()).await?;
+                    this.drop_own(false).await?;
+                }
+                Some(_) => return Err(out_of_order("begin", "it was committed already")),
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Staged>> {
+        self.staged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn target(&self, collection: &str) -> Result<&Target> {
+        self.token.targets.iter().find(|target| target.name == collection).ok_or_else(|| {
+            let what = "the archive has a collection that was not planned";
+            Error::new(ErrorKind::Corrupt, what).on(collection)
+        })
+    }
+
+    async fn schema(&self, schema: Schema) -> Result<()> {
+        let target = self.target(&schema.collection)?;
+        let document = Document::read(&schema)?;
+        if document.custom_sharding() {
+            let what = "the application chooses the shards of this collection, \
+                        which cannot be restored yet";
+            return Err(Error::new(ErrorKind::Unsupported, what).on(&target.name));
+        }
+        let forms: Arc<[VectorForm]> = document.forms()?.into();
+        if !self.options.other_vectors {
+            self.same_vectors(target, &document, &forms).await?;
+        }
+        // Vectors are indexed once all have come.
+        let mut request = document.create_request();
+        request["optimizers_config"]["indexing_threshold"] = 0.into();
+        self.client.create_collection(&target.shadow, request).await?;
+        let staged = Staged { document: Arc::new(document), forms };
+        self.lock().insert(target.name.clone(), staged);
+        Ok(())
+    }
+
+    /// Refuses vectors that the application would not find its way in.
+    async fn same_vectors(
+        &self,
+        target: &Target,
+        document: &Document,
+        forms: &[VectorForm],
+    ) -> Result<()> {
+        let live = match target.was {
+            Was::Free => return Ok(()),
+            _ => Document::from_rest(&self.client.info(&target.name).await?, Vec::new()),
+        };
+        let mut differ = Vec::new();
+        let live_forms = live.forms()?;
+        for form in forms {
+            match live_forms.iter().find(|live| live.name == form.name) {
+                Some(live) if live == form => {}
+                Some(live) => differ.push(format!(
+                    "vector {:?} has {} in the archive and {} in the collection",
+                    form.name,
+                    form.describe(),
+                    live.describe()
+                )),
+                None => differ.push(format!("the collection has no vector {:?}", form.name)),
+            }
+        }
+        for gone in live_forms.iter().filter(|live| forms.iter().all(|f| f.name != live.name)) {
+            differ.push(format!("the archive has no vector {:?}", gone.name));
+        }
+        if let (Some(ours), Some(theirs)) = (document.model(), live.model())
+            && ours != theirs
+        {
+            differ
+                .push(format!("the model is {ours} in the archive and {theirs} in the collection"));
+        }
+        if differ.is_empty() {
+            return Ok(());
+        }
+        let what = "the archive's vectors are not those that the application uses now";
+        Err(Error::new(ErrorKind::Incompatible, what)
+            .on(format!("{}: {}", target.name, differ.join("; ")))
+            .advise(
+                "restore into another server or under another name and embed the texts again, \
+                 or take the archive's vectors as they are with `accept_other_vectors`",
+            ))
+    }
+
+    async fn records(&self, batch: RecordBatch) -> Result<()> {
+        let target = self.target(batch.collection())?;
+        let staged = self.lock().get(batch.collection()).cloned();
+        let staged = staged.ok_or_else(|| {
+            Error::new(ErrorKind::Unfinished, "records came without the collection's description")
+                .on(batch.collection())
+                .advise("begin the restore again, or abort it")
+        })?;
+        let each = (batch.byte_size() / batch.len().max(1)).max(1);
+        let most = (CHUNK_BYTES / each).clamp(1, CHUNK_POINTS);
+        let decoder = Decoder::new(&batch, &staged.forms)?;
+        let mut points = decoder.points();
+        let chunks = std::iter::from_fn(|| {
+            let chunk: Result<Vec<_>> =
+                points.by_ref().take(most).map(|point| point.map(Sendable::new)).collect();
+            match chunk {
+                Ok(chunk) if chunk.is_empty() => None,
+                other => Some(other),
+            }
+        });
+        stream::iter(chunks)
+            .map(|chunk| async {
+                self.cancel.check()?;
+                self.upsert(&target.shadow, chunk?).await
+            })
+            .buffer_unordered(IN_FLIGHT)
+            .try_for_each(|()| async { Ok(()) })
+            .await
+            .map_err(|error: Error| error.on(&target.name))
+    }
+
+    async fn upsert(&self, collection: &str, points: Vec<Sendable>) -> Result<()> {
+        let mut sent = Vec::with_capacity(points.len());
+        let mut exact = Vec::new();
+        for Sendable { id, point, payload } in points {
+            exact.extend(payload.map(|payload| {
+                json!({"overwrite_payload": {"payload": payload, "points": [id.to_json()]}})
+            }));
+            sent.push(point);
+        }
+        retry(|| grpc::upsert(&self.client.grpc, collection, sent.clone())).await?;
+        if exact.is_empty() {
+            return Ok(());
+        }
+        let path = ["collections", collection, "points", "batch"];
+        let body = json!({ "operations": exact });
+        self.client.rest.post(&path, body).query("wait", "true").send().await.map(drop)
+    }
+
+    /// Ends staging: indexes, settings, aliases; then compares with what the archive asks for.
+    pub(super) async fn seal(&self) -> Result<()> {
+        match self.read_notes().await? {
+            Some(notes) if notes.is_empty() => {}
+            Some(_) => return Ok(()),
+            None => return Err(out_of_order("verify", "nothing is staged")),
+        }
+        let staged = self.lock().clone();
+        if let Some(target) = self.token.targets.iter().find(|t| !staged.contains_key(&t.name)) {
+            return Err(Error::new(ErrorKind::Unfinished, "staging was interrupted")
+                .on(&target.name)
+                .advise("begin the restore again, or abort it"));
+        }
+        let mut wishes = Vec::new();
+        for target in &self.token.targets {
+            let document = &staged[&target.name].document;
+            self.finish_collection(&target.shadow, document)
+                .await
+                .map_err(|error| error.on(&target.name))?;
+            wishes.extend(
+                document.aliases.iter().map(|alias| point(&self.token.wish(alias), &target.shadow)),
+            );
+        }
+        self.set_notes(&[Note::Sealed], wishes).await
+    }
+
+    async fn finish_collection(&self, shadow: &str, document: &Document) -> Result<()> {
+        self.create_indexes(shadow, &document.payload_indexes).await?;
+        // What holds back indexing until now.
+        let asked = document.config.pointer("/optimizer_config/indexing_threshold");
+        let threshold = asked.cloned().unwrap_or_default();
+        let body = json!({"optimizers_config": {"indexing_threshold": threshold}});
+        self.client.rest.patch(&["collections", shadow], body).long().send().await?;
+        self.wait_for_green(shadow).await?;
+        let is = Document::from_rest(&self.client.info(shadow).await?, Vec::new());
+        let mut differ = differences(&document.config, &is.config, "");
+        for (field, index) in &document.payload_indexes {
+            let is = is.payload_indexes.get(field).unwrap_or(&Value::Null);
+            differ.extend(differences(index, is, &format!("/payload_indexes/{field}")));
+        }
+        if differ.is_empty() || self.options.other_settings {
+            return Ok(());
+        }
+        let what = "the server did not take the collection's settings as they are in the archive";
+        Err(Error::new(ErrorKind::Incompatible, what).on(differ.join("; ")).advise(
+            "restore to a server of the version that the archive names, or accept what this \
+                 one makes of them with `accept_other_settings`",
+        ))
+    }
+
+    pub(super) async fn create_indexes(
+        &self,
+        collection: &str,
+        indexes: &BTreeMap<String, Value>,
+    ) -> Result<()> {
+        for (field, index) in indexes {
+            let body = json!({"field_name": field, "field_schema": index});
+            let call = self.client.rest.put(&["collections", collection, "index"], body);
+            call.query("wait", "true").long().send().await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn wait_for_green(&self, collection: &str) -> Result<()> {
+        let mut pause = Duration::from_millis(20);
+        let deadline = std::time::Instant::now() + self.client.rest.patience();
+        loop {
+            self.cancel.check()?;
+            let info = self.client.info(collection).await?;
+            match info["status"].as_str() {
+                // Grey: the server waits with it for the next write.
+                Some("green" | "grey") => return Ok(()),
+                Some("red") => {
+                    let said = info["optimizer_status"].to_string();
+                    let what = "Qdrant cannot index the restored collection";
+                    return Err(Error::new(ErrorKind::Io, what).because(said));
+                }
+                _ if std::time::Instant::now() > deadline => {
+                    let what = "Qdrant did not finish indexing in time";
+                    return Err(Error::new(ErrorKind::Busy, what)
+                        .advise("try again, with a longer `snapshot_timeout`"));
+                }
+                _ => tokio::time::sleep(pause).await,
+            }
+            pause = (pause * 2).min(Duration::from_secs(1));
+        }
+    }
+
+    async fn tallies(&self, live: bool) -> Result<Content> {
+        let mut content = Content::new();
+        for target in &self.token.targets {
+            self.cancel.check()?;
+            let place = if live { &target.name } else { &target.shadow };
+            let info = self.client.info(place).await?;
+            let forms = Document::from_rest(&info, Vec::new()).forms()?;
+            let scroll = Scroll::start(&self.client, place, &target.name, &forms);
+            let tally = scroll.tally().await.map_err(|error| error.on(&target.name))?;
+            content.collections.insert(target.name.clone(), tally);
+        }
+        Ok(content)
+    }
+
+    /// Removes the restore's own collections, the anchor last if at all.
+    pub(super) async fn drop_own(&self, anchor_too: bool) -> Result<()> {
+        let there = self.client.collections().await?;
+        for name in self.token.own() {
+            let anchor = name == self.token.anchor;
+            if there.iter().any(|known| known == name) && (anchor_too || !anchor) {
+                self.client.drop_collection(name).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A point as it is sent; its payload, where gRPC cannot carry it.
+struct Sendable {
+    id: Id,
+    point: PointStruct,
+    payload: Option<Map<String, Value>>,
+}
+
+impl Sendable {
+    fn new(point: crate::points::Point) -> Self {
+        let id = point.id;
+        let (point, payload) = grpc::decode(point);
+        Self { id, point, payload }
+    }
+}
+
+pub(super) fn out_of_order(verb: &str, why: &str) -> Error {
+    Error::adapter(format!("{verb} was called out of order: {why}"))
+}
+
+#[async_trait]
+impl SinkSession for Session {
+    async fn write(&self, part: Part) -> Result<()> {
+        self.cancel.check()?;
+        match part {
+            Part::Schema(schema) => {
+                self.on_runtime(|this| async move { this.schema(schema).await }).await
+            }
+            Part::Records(batch) => {
+                self.on_runtime(|this| async move { this.records(batch).await }).await
+            }
+            Part::End(_) | Part::Notice(_) => Ok(()),
+            other => {
+                let what = "a Qdrant server cannot take this part of an archive";
+                Err(Error::new(ErrorKind::Incompatible, what).on(format!("{other:?}")))
+            }
+        }
+    }
+
+    async fn verify(&self, _: &Content) -> Result<Content> {
+        self.cancel.check()?;
+        self.on_runtime(|this| async move {
+            this.seal().await?;
+            let notes = this.read_notes().await?.unwrap_or_default();
+            this.tallies(notes.contains(&Note::Committed)).await
+        })
+        .await
+    }
+
+    async fn commit(&self) -> Result<()> {
+        self.on_runtime(|this| async move { this.switch().await }).await
+    }
+
+    async fn undo(&self) -> Result<()> {
+        self.on_runtime(|this| async move { this.switch_back().await }).await
+    }
+
+    async fn finish(&self) -> Result<()> {
+        self.on_runtime(|this| async move { this.end().await }).await
+    }
+
+    async fn abort(&self) -> Result<()> {
+        self.on_runtime(|this| async move { this.give_up().await }).await
+    }
+}

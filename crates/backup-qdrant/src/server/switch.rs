@@ -1,0 +1,306 @@
+//! From old to new, and back.
+//!
+//! Collections that are replaced or removed are first copied aside, and the copies counted.
+//! Only then a note says that the switch has begun, so a switch that broke off is done again,
+//! or taken back, from the copies: both may be repeated.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use backup_core::{Error, ErrorKind, Result};
+use serde_json::Value;
+
+use super::{
+    client::{point, unpoint},
+    grpc,
+    rest::retry,
+    stage::{Session, is_ours, out_of_order},
+    token::{Note, Was},
+};
+use crate::schema::Document;
+
+/// How often a safety copy is taken again that does not have as many points as its original.
+const COPIES: usize = 3;
+
+impl Session {
+    pub(super) async fn switch(&self) -> Result<()> {
+        let notes = self.read_notes().await?;
+        let notes = notes.ok_or_else(|| out_of_order("commit", "nothing is staged"))?;
+        if notes.contains(&Note::Undoing) || notes.contains(&Note::Undone) {
+            return Err(out_of_order("commit", "it was undone"));
+        }
+        if notes.contains(&Note::Committed) {
+            return Ok(());
+        }
+        if !notes.contains(&Note::Committing) {
+            self.seal().await?;
+            self.still_as_planned().await?;
+            self.keep_old().await?;
+            self.set_notes(&[Note::Sealed, Note::Committing], Vec::new()).await?;
+        }
+        for target in &self.token.targets {
+            if !matches!(target.was, Was::Alias(_)) {
+                self.replace(&target.shadow, &target.name)
+                    .await
+                    .map_err(|error| error.on(&target.name))?;
+            }
+        }
+        for removed in &self.token.removed {
+            self.client.rest.delete(&["collections", &removed.name]).long().find().await?;
+        }
+        let wanted = self.wanted_aliases().await?;
+        let actions = self.alias_actions(&wanted).await?;
+        self.set_notes(&[Note::Sealed, Note::Committed], actions).await
+    }
+
+    pub(super) async fn switch_back(&self) -> Result<()> {
+        let notes = self.read_notes().await?;
+        let notes = notes.ok_or_else(|| out_of_order("undo", "nothing was committed"))?;
+        if notes.contains(&Note::Undone) {
+            return Ok(());
+        }
+        let begun = [Note::Committing, Note::Committed, Note::Undoing];
+        if begun.iter().all(|note| !notes.contains(note)) {
+            return Err(out_of_order("undo", "it was not committed"));
+        }
+        self.set_notes(&[Note::Sealed, Note::Undoing], Vec::new()).await?;
+        let back = self.put_back().await;
+        back.map_err(|error| {
+            let olds: Vec<_> = self.token.own().into_iter().map(str::to_owned).collect();
+            let what = "what was replaced cannot be put back";
+            Error::new(ErrorKind::RepairNeeded, what)
+                .on(format!("on the server, in {}", olds.join(", ")))
+                .because(error)
+                .advise("when the server is well again, call resume")
+        })
+    }
+
+    async fn put_back(&self) -> Result<()> {
+        for target in &self.token.targets {
+            match target.was {
+                Was::Collection => self.replace(&target.old, &target.name).await?,
+                Was::Free => {
+                    self.client.rest.delete(&["collections", &target.name]).long().find().await?;
+                }
+                Was::Alias(_) => {}
+            }
+        }
+        for removed in &self.token.removed {
+            self.replace(&removed.old, &removed.name).await?;
+        }
+        let actions = self.alias_actions(&self.token.aliases).await?;
+        self.set_notes(&[Note::Sealed, Note::Undone], actions).await
+    }
+
+    pub(super) async fn end(&self) -> Result<()> {
+        let Some(notes) = self.read_notes().await? else { return Ok(()) };
+        let committed = notes.contains(&Note::Committed);
+        if !committed && !notes.contains(&Note::Undone) {
+            return Err(out_of_order("finish", "it was not committed"));
+        }
+        let there = self.client.collections().await?;
+        let aliases = self.client.aliases().await?;
+        for target in &self.token.targets {
+            let Was::Alias(to) = &target.was else { continue };
+            if committed && there.contains(to) && !aliases.values().any(|other| other == to) {
+                self.client.drop_collection(to).await?;
+            }
+        }
+        let stays = |name: &str| {
+            committed
+                && self
+                    .token
+                    .targets
+                    .iter()
+                    .any(|target| matches!(target.was, Was::Alias(_)) && target.shadow == name)
+        };
+        for name in self.token.own() {
+            if there.iter().any(|known| known == name) && !stays(name) {
+                self.client.drop_collection(name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn give_up(&self) -> Result<()> {
+        let Some(notes) = self.read_notes().await? else { return Ok(()) };
+        if notes.contains(&Note::Committed) || notes.contains(&Note::Undone) {
+            return Err(out_of_order("abort", "it was committed"));
+        }
+        if notes.contains(&Note::Committing) || notes.contains(&Note::Undoing) {
+            self.switch_back().await?;
+        }
+        self.drop_own(true).await
+    }
+
+    /// Refuses to switch a server that is not as it was when the restore was planned.
+    async fn still_as_planned(&self) -> Result<()> {
+        let collections = self.client.collections().await?;
+        let mut aliases = self.client.aliases().await?;
+        aliases.retain(|alias, _| !is_ours(alias));
+        let changed = |name: &str| {
+            let what = "the server's collections or aliases were changed since the restore began";
+            Err(Error::new(ErrorKind::Busy, what).on(name).advise("plan the restore again"))
+        };
+        for target in &self.token.targets {
+            let is = match aliases.get(&target.name) {
+                Some(to) => Was::Alias(to.clone()),
+                None if collections.contains(&target.name) => Was::Collection,
+                None => Was::Free,
+            };
+            if is != target.was {
+                return changed(&target.name);
+            }
+        }
+        for wish in self.wanted_aliases().await?.keys() {
+            if collections.contains(wish) {
+                let what = "an alias of the archive is the name of a collection on the server";
+                return Err(Error::new(ErrorKind::AlreadyExists, what).on(wish));
+            }
+            if aliases.get(wish) != self.token.aliases.get(wish) {
+                return changed(wish);
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies aside what is to be replaced or removed.
+    async fn keep_old(&self) -> Result<()> {
+        let replaced = self.token.targets.iter().filter(|t| t.was == Was::Collection);
+        let replaced = replaced.map(|target| (&target.name, &target.old));
+        let removed = self.token.removed.iter().map(|removed| (&removed.name, &removed.old));
+        for (name, old) in replaced.chain(removed) {
+            self.keep(name, old).await.map_err(|error| error.on(name))?;
+        }
+        Ok(())
+    }
+
+    async fn keep(&self, name: &str, old: &str) -> Result<()> {
+        for _ in 0..COPIES {
+            self.cancel.check()?;
+            if self.client.collections().await?.iter().any(|known| known == old) {
+                self.client.drop_collection(old).await?;
+            }
+            let before = self.count(name).await?;
+            self.client.copy(name, old).await?;
+            self.wait_for_green(old).await?;
+            if before == self.count(old).await? && before == self.count(name).await? {
+                return Ok(());
+            }
+        }
+        let what = "a safety copy does not have as many points as the collection, which changes";
+        Err(Error::new(ErrorKind::Busy, what)
+            .advise("pause what writes to the collection, then restore again"))
+    }
+
+    async fn count(&self, collection: &str) -> Result<u64> {
+        retry(|| grpc::count(&self.client.grpc, collection)).await
+    }
+
+    /// Gives a name the content and settings of a collection.
+    ///
+    /// At one moment where the settings are equal. Otherwise the server refuses to, or keeps
+    /// the old settings: then the name is free for the time that this takes.
+    async fn replace(&self, from: &str, name: &str) -> Result<()> {
+        let wanted = Document::from_rest(&self.client.info(from).await?, Vec::new());
+        let live = self.client.rest.get(&["collections", name]).find().await?;
+        let live = live.map(|info| Document::from_rest(&info, Vec::new()));
+        if live.is_some_and(|live| live.config != wanted.config) {
+            self.client.rest.delete(&["collections", name]).long().find().await?;
+        }
+        self.client.copy(from, name).await?;
+        // Depending on its version the server takes the payload indexes with the snapshot.
+        let is = Document::from_rest(&self.client.info(name).await?, Vec::new()).payload_indexes;
+        for (field, index) in &is {
+            if wanted.payload_indexes.get(field) != Some(index) {
+                let path = ["collections", name, "index", field];
+                self.client.rest.delete(&path).query("wait", "true").long().send().await?;
+            }
+        }
+        let missing: BTreeMap<String, Value> = wanted
+            .payload_indexes
+            .into_iter()
+            .filter(|(field, index)| is.get(field) != Some(index))
+            .collect();
+        self.create_indexes(name, &missing).await?;
+        self.wait_for_green(name).await
+    }
+
+    /// What aliases have to be after the switch: those of collections that the restore touches
+    /// are the archive's, the others stay.
+    async fn wanted_aliases(&self) -> Result<BTreeMap<String, String>> {
+        let there = self.client.aliases().await?;
+        let touched: BTreeSet<&str> = self.touched();
+        let mut wanted: BTreeMap<String, String> = self
+            .token
+            .aliases
+            .iter()
+            .filter(|(_, to)| !touched.contains(to.as_str()))
+            .map(|(alias, to)| (alias.clone(), to.clone()))
+            .collect();
+        let prefix = self.token.wish("");
+        for target in &self.token.targets {
+            let place = match target.was {
+                Was::Alias(_) => &target.shadow,
+                _ => &target.name,
+            };
+            let wishes = there.iter().filter(|(_, to)| **to == target.shadow);
+            let wishes = wishes.filter_map(|(alias, _)| alias.strip_prefix(&prefix));
+            wanted.extend(wishes.map(|alias| (alias.to_owned(), place.clone())));
+            if let Was::Alias(_) = target.was {
+                wanted.insert(target.name.clone(), place.clone());
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// Collections whose aliases the restore sets.
+    fn touched(&self) -> BTreeSet<&str> {
+        let targets = self.token.targets.iter().flat_map(|target| {
+            let to = match &target.was {
+                Was::Alias(to) => to,
+                _ => &target.name,
+            };
+            [to.as_str(), target.shadow.as_str()]
+        });
+        targets.chain(self.token.removed.iter().map(|removed| removed.name.as_str())).collect()
+    }
+
+    /// What makes the aliases those that are wanted; others than those that the restore sets
+    /// are left alone.
+    async fn alias_actions(&self, wanted: &BTreeMap<String, String>) -> Result<Vec<Value>> {
+        let is = self.client.aliases().await?;
+        let touched = self.touched();
+        let ours = |alias: &str| {
+            let of = |map: &BTreeMap<String, String>| {
+                map.get(alias).is_some_and(|to| touched.contains(to.as_str()))
+            };
+            !is_ours(alias) && (of(&is) || of(wanted) || of(&self.token.aliases))
+        };
+        let mut actions = Vec::new();
+        for (alias, to) in &is {
+            if ours(alias) && wanted.get(alias) != Some(to) {
+                actions.push(unpoint(alias));
+            }
+        }
+        for (alias, to) in wanted {
+            if ours(alias) && is.get(alias) != Some(to) {
+                actions.push(point(alias, to));
+            }
+        }
+        Ok(actions)
+    }
+
+    /// Changes the notes, and aliases with them: all or none.
+    pub(super) async fn set_notes(&self, notes: &[Note], mut actions: Vec<Value>) -> Result<()> {
+        let there = self.client.aliases().await?;
+        for note in Note::ALL {
+            let alias = self.token.note(note);
+            match (there.contains_key(&alias), notes.contains(&note)) {
+                (true, false) => actions.push(unpoint(&alias)),
+                (false, true) => actions.push(point(&alias, &self.token.anchor)),
+                _ => {}
+            }
+        }
+        self.client.change_aliases(actions).await
+    }
+}

@@ -1,0 +1,136 @@
+//! What a restore makes on a server, by name.
+//!
+//! A restore has an anchor: a small collection that is made first and removed last, so whether
+//! it is there tells whether the restore is under way. How far it came stands in aliases of the
+//! anchor, its notes: they change together with the aliases of the application, all or none.
+
+use std::collections::BTreeMap;
+
+use backup_core::{Error, ErrorKind, Result};
+use serde::{Deserialize, Serialize};
+
+/// Names that begin so are those of restores.
+pub(super) const PREFIX: &str = "backup-kit.";
+
+/// What the adapter's tokens hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Token {
+    pub(super) anchor: String,
+    /// The collections of the archive.
+    pub(super) targets: Vec<Target>,
+    /// Collections that the archive does not have.
+    pub(super) removed: Vec<Removed>,
+    /// All aliases, as they were when the restore was planned.
+    pub(super) aliases: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Target {
+    pub(super) name: String,
+    pub(super) was: Was,
+    /// Where its new content is staged; stays, where the name is an alias.
+    pub(super) shadow: String,
+    /// Where its old content is kept.
+    pub(super) old: String,
+}
+
+/// What a name was when the restore was planned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Was {
+    Free,
+    Collection,
+    Alias(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Removed {
+    pub(super) name: String,
+    pub(super) old: String,
+}
+
+/// How far a restore came: the name of a note.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Note {
+    /// All is staged, indexed and as the archive has it.
+    Sealed,
+    /// Safety copies are whole; live collections are being replaced.
+    Committing,
+    Committed,
+    Undoing,
+    Undone,
+}
+
+impl Note {
+    pub(super) const ALL: [Self; 5] =
+        [Self::Sealed, Self::Committing, Self::Committed, Self::Undoing, Self::Undone];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sealed => "sealed",
+            Self::Committing => "committing",
+            Self::Committed => "committed",
+            Self::Undoing => "undoing",
+            Self::Undone => "undone",
+        }
+    }
+}
+
+impl Token {
+    pub(super) fn anchor(restore_id: &str) -> String {
+        format!("{PREFIX}{restore_id}")
+    }
+
+    /// The alias that is a note.
+    pub(super) fn note(&self, note: Note) -> String {
+        format!("{}.{}", self.anchor, note.as_str())
+    }
+
+    /// The alias that remembers an alias the archive has.
+    pub(super) fn wish(&self, alias: &str) -> String {
+        format!("{}.as.{alias}", self.anchor)
+    }
+
+    /// Refuses names that no plan of this adapter has: the journal may be damaged.
+    pub(super) fn check(&self) -> Result<()> {
+        let kept = |name: &String| name.starts_with(&format!("{}.", self.anchor));
+        let good = self.anchor.starts_with(PREFIX)
+            && self.anchor.len() > PREFIX.len()
+            && self.removed.iter().all(|removed| kept(&removed.old))
+            && self.targets.iter().all(|target| {
+                let shadow = match target.was {
+                    Was::Alias(_) => target.shadow.starts_with(&target.name),
+                    _ => kept(&target.shadow),
+                };
+                shadow && kept(&target.old) && check_name(&target.name).is_ok()
+            });
+        if good {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Corrupt, "the token of a restore names what it may not")
+            .on(&self.anchor))
+    }
+
+    /// The collections that are the restore's own, the anchor last.
+    pub(super) fn own(&self) -> Vec<&str> {
+        let shadows = self.targets.iter().map(|target| target.shadow.as_str());
+        let olds = self.targets.iter().map(|target| target.old.as_str());
+        let removed = self.removed.iter().map(|removed| removed.old.as_str());
+        shadows.chain(olds).chain(removed).chain([self.anchor.as_str()]).collect()
+    }
+}
+
+/// Refuses what cannot be the name of a collection.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    let odd = |c: char| c.is_control() || "<>:\"/\\|?*".contains(c);
+    let fault = if name.is_empty() || name.len() > 255 || name == "." || name == ".." {
+        "this cannot be the name of a collection"
+    } else if name.contains(odd) {
+        "a collection's name has a character that Qdrant does not take"
+    } else if name.starts_with(PREFIX) {
+        "a collection has a name that restores use"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(ErrorKind::Incompatible, fault).on(name))
+}
