@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
-use backup_core::{Error, ErrorKind, Result};
+use backup_core::{ByteStream, Error, ErrorKind, Result};
 use qdrant_client::Qdrant;
 use reqwest::{Url, header::HeaderValue};
 use serde_json::{Value, json};
@@ -23,6 +23,8 @@ pub(crate) struct Client {
 pub(super) struct Snapshot {
     pub(super) name: String,
     pub(super) checksum: Option<String>,
+    /// When it was taken, as the server says it.
+    pub(super) time: Value,
 }
 
 /// A task that is not wanted any more when nobody waits for it.
@@ -170,7 +172,8 @@ impl Client {
                 .on(collection)
         })?;
         let checksum = answer["checksum"].as_str().map(str::to_owned);
-        Ok(Snapshot { name: name.to_owned(), checksum })
+        let time = answer["creation_time"].clone();
+        Ok(Snapshot { name: name.to_owned(), checksum, time })
     }
 
     pub(super) async fn delete_snapshot(&self, collection: &str, name: &str) -> Result<()> {
@@ -178,14 +181,38 @@ impl Client {
         self.rest.delete(&path).long().find().await.map(drop)
     }
 
-    /// Makes one collection a copy of another: a snapshot of that one, recovered into this one,
-    /// which is replaced at one moment if it is there.
-    pub(super) async fn copy(&self, from: &str, to: &str) -> Result<()> {
+    /// Recovers a collection from a snapshot, at one moment where it is there. The server may
+    /// keep what is sent, under a name that begins with `label`.
+    pub(super) async fn recover(
+        &self,
+        collection: &str,
+        label: &str,
+        body: ByteStream,
+        len: Option<u64>,
+        checksum: Option<&str>,
+    ) -> Result<()> {
+        let name = format!("{label}.snapshot");
+        self.rest.upload(collection, name, body, len, checksum).await?;
+        self.sweep(collection, label).await
+    }
+
+    /// Removes the snapshots of a collection that recovering it left.
+    pub(super) async fn sweep(&self, collection: &str, label: &str) -> Result<()> {
+        for snapshot in self.snapshots(collection).await? {
+            if snapshot.starts_with(label) {
+                self.delete_snapshot(collection, &snapshot).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes one collection a copy of another: a snapshot of that one, recovered into this one.
+    pub(super) async fn copy(&self, from: &str, to: &str, label: &str) -> Result<()> {
         let snapshot = self.create_snapshot(from).await?;
         let copied = async {
             let path = ["collections", from, "snapshots", &snapshot.name];
             let (body, len) = self.rest.download(&path).await?;
-            self.rest.upload(to, body, len, snapshot.checksum.as_deref()).await
+            self.recover(to, label, body, len, snapshot.checksum.as_deref()).await
         };
         let copied = copied.await;
         let removed = self.delete_snapshot(from, &snapshot.name).await;

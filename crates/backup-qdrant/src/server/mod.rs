@@ -9,6 +9,7 @@ mod sink;
 mod source;
 mod stage;
 mod switch;
+mod taken;
 mod token;
 
 pub use options::QdrantOptions;
@@ -18,6 +19,7 @@ use std::{fmt, sync::Arc};
 use backup_core::{Adapter, Capabilities, CollectionDescription, Description, Result, async_trait};
 
 use client::Client;
+use options::Way;
 
 /// The collections of a Qdrant server, or some of them.
 ///
@@ -98,12 +100,15 @@ impl Adapter for QdrantStore {
 
     fn capabilities(&self) -> Capabilities {
         let mut can = Capabilities::default();
-        can.records = true;
         can.dense_vectors = true;
         can.multi_vectors = true;
         can.sparse_vectors = true;
         can.collections = true;
         can.undo = true;
+        can.blobs = self.options.way == Way::Native;
+        // A collection that the server takes no snapshot of comes as records.
+        can.records = true;
+        can.pins = self.options.way != Way::Scroll;
         can
     }
 

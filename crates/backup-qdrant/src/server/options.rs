@@ -19,8 +19,18 @@ pub struct QdrantOptions {
     wanted: Vec<String>,
     unwanted: Vec<String>,
     filter: Filter,
+    pub(super) way: Way,
     pub(super) other_vectors: bool,
     pub(super) other_settings: bool,
+}
+
+/// How a backup reads collections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Way {
+    /// As they are, page by page.
+    Scroll,
+    /// As the server's own snapshots.
+    Native,
 }
 
 #[derive(Clone, Default)]
@@ -40,6 +50,7 @@ impl QdrantOptions {
             wanted: Vec::new(),
             unwanted: Vec::new(),
             filter: Filter::default(),
+            way: Way::Scroll,
             other_vectors: false,
             other_settings: false,
         }
@@ -121,6 +132,18 @@ impl QdrantOptions {
     #[must_use]
     pub fn snapshot_timeout(mut self, timeout: Duration) -> Self {
         self.snapshot_timeout = timeout;
+        self
+    }
+
+    /// Backs collections up as the server's own snapshots: each of one moment, with its indexes,
+    /// and restored at the speed of a copy, but only to a server of the same or the next minor
+    /// version. The temporary snapshots are removed from the server again.
+    ///
+    /// Where the server does not allow snapshots, or a collection lies on several servers, points
+    /// are read one by one as by default, and the manifest says so.
+    #[must_use]
+    pub fn native(mut self) -> Self {
+        self.way = Way::Native;
         self
     }
 

@@ -104,10 +104,12 @@ impl Rest {
         Ok((body.boxed(), len))
     }
 
-    /// Sends a snapshot; the server recovers `collection` from it.
+    /// Sends a snapshot; the server recovers `collection` from it, and may keep it under
+    /// `name`.
     pub(super) async fn upload(
         &self,
         collection: &str,
+        name: String,
         body: ByteStream,
         len: Option<u64>,
         checksum: Option<&str>,
@@ -124,7 +126,7 @@ impl Rest {
             Some(len) => Part::stream_with_length(body, len),
             None => Part::stream(body),
         };
-        let form = Form::new().part("snapshot", part.file_name("snapshot"));
+        let form = Form::new().part("snapshot", part.file_name(name));
         let request = self.request(Method::POST, url).timeout(self.long).multipart(form);
         answered(request.send().await, &subject).await.map(drop)
     }

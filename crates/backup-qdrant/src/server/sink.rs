@@ -15,6 +15,7 @@ use super::{
     client::Client,
     options::QdrantOptions,
     stage::{self, Session},
+    taken::collection_of,
     token::{Note, Removed, Target, Token, Was, check_name},
 };
 
@@ -23,7 +24,13 @@ impl Sink for QdrantStore {
     async fn prepare(&self, plan: &StagePlan) -> Result<Prepared> {
         plan.check(self)?;
         let (client, options) = (self.client.clone(), Arc::clone(&self.options));
-        let names: BTreeSet<String> = plan.content.collections.keys().cloned().collect();
+        let records = plan.content.collections.keys().map(|name| Ok((name.clone(), false)));
+        let native = plan
+            .content
+            .blobs
+            .keys()
+            .map(|blob| collection_of(blob).map(|collection| (collection.to_owned(), true)));
+        let names = records.chain(native).collect::<Result<BTreeMap<String, bool>>>()?;
         let id = plan.restore_id.clone();
         let planned = async move { prepare(&client, &options, &id, names).await };
         let (token, notes) = self.client.run(planned).await?;
@@ -72,14 +79,14 @@ async fn prepare(
     client: &Client,
     options: &QdrantOptions,
     restore_id: &str,
-    names: BTreeSet<String>,
+    names: BTreeMap<String, bool>,
 ) -> Result<(Token, Vec<String>)> {
     let collections = client.collections().await?;
     let aliases = client.aliases().await?;
     let anchor = Token::anchor(restore_id);
     let mut notes = Vec::new();
     let mut targets = Vec::new();
-    for (number, name) in names.into_iter().enumerate() {
+    for (number, (name, native)) in names.into_iter().enumerate() {
         check_name(&name)?;
         if !options.wants(&name) {
             let what = "the archive has a collection that does not belong to this store";
@@ -103,7 +110,7 @@ async fn prepare(
         } else {
             (Was::Free, format!("{anchor}.new.{number}"))
         };
-        targets.push(Target { name, was, shadow, old: format!("{anchor}.old.{number}") });
+        targets.push(Target { name, native, was, shadow, old: format!("{anchor}.old.{number}") });
     }
     let kept: BTreeSet<&String> = targets
         .iter()

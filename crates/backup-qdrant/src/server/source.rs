@@ -1,14 +1,23 @@
-//! Reading a server's collections as they are.
+//! Reading a server's collections: as they are, or as snapshots of one moment.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use backup_core::{
-    Cancel, CollectionEnd, Error, ErrorKind, Part, Partition, PinRequest, Pinned, Result, Source,
-    SourceSession, Summary, async_trait,
+    Cancel, CollectionEnd, Error, ErrorKind, Notice, NoticeKind, Part, Partition, PinRequest,
+    Pinned, Result, Source, SourceSession, Summary, async_trait,
 };
 use futures::lock::Mutex;
+use serde_json::{Value, json};
 
-use super::{QdrantStore, client::Client, grpc, rest::retry, scroll::Scroll};
+use super::{
+    QdrantStore,
+    client::Client,
+    grpc,
+    options::{QdrantOptions, Way},
+    rest::retry,
+    scroll::Scroll,
+    taken::Taken,
+};
 use crate::schema::Document;
 
 #[async_trait]
@@ -16,43 +25,128 @@ impl Source for QdrantStore {
     async fn pin(&self, request: &PinRequest) -> Result<Pinned> {
         request.cancel.check()?;
         let (client, options) = (self.client.clone(), Arc::clone(&self.options));
-        let asked = request.collections.clone();
-        let found = async move {
-            let all = client.collections().await?;
-            if let Some(name) = asked.iter().find(|name| !all.contains(name)) {
-                return Err(Error::new(ErrorKind::NotFound, "there is no such collection").on(name));
-            }
-            let chosen =
-                |name: &String| options.wants(name) && (asked.is_empty() || asked.contains(name));
-            let aliases = client.aliases().await?;
-            let mut collections = Vec::new();
-            for name in all.into_iter().filter(chosen) {
-                let document = client.document(&name, &aliases).await?;
-                if document.custom_sharding() {
-                    let what = "the application chooses the shards of this collection, \
-                                which cannot be carried yet";
-                    return Err(Error::new(ErrorKind::Unsupported, what).on(name));
-                }
-                let records = count(&client, &name).await?;
-                collections.push((name, document, records));
-            }
-            Ok(collections)
-        };
-        let readings = self.client.run(found).await?.into_iter().enumerate();
-        let readings = readings.map(|(number, (name, document, before))| Reading {
-            partition: Partition::new(format!("c{number:04}")),
-            name,
-            document,
-            before,
-            state: Mutex::new(State::Schema),
-        });
+        let (asked, cancel) = (request.collections.clone(), request.cancel.clone());
+        let readings =
+            self.client.run(async move { readings(&client, &options, &asked, &cancel).await });
+        let readings = readings.await?;
+        let pinned = !readings.is_empty() && readings.iter().all(|r| r.taken.is_some());
+        let names = readings.iter().filter_map(|r| Some(r.taken.as_ref()?.snapshot.name.clone()));
+        let mark = names.collect::<Vec<_>>().join(", ");
         let session = Box::new(Session {
             client: self.client.clone(),
-            readings: readings.collect(),
+            readings: readings.into(),
             cancel: request.cancel.clone(),
         });
-        Ok(Pinned::Live { session, estimate: None })
+        Ok(if pinned {
+            Pinned::Pinned { session, mark: Some(mark) }
+        } else {
+            Pinned::Live { session, estimate: None }
+        })
     }
+}
+
+/// What is to be read; snapshots are taken now, all or none.
+async fn readings(
+    client: &Client,
+    options: &QdrantOptions,
+    asked: &[String],
+    cancel: &Cancel,
+) -> Result<Vec<Reading>> {
+    let all = client.collections().await?;
+    if let Some(name) = asked.iter().find(|name| !all.contains(name)) {
+        return Err(Error::new(ErrorKind::NotFound, "there is no such collection").on(name));
+    }
+    let chosen = all
+        .into_iter()
+        .filter(|name| options.wants(name) && (asked.is_empty() || asked.contains(name)));
+    let aliases = client.aliases().await?;
+    let mut readings = Vec::new();
+    for (number, name) in chosen.enumerate() {
+        let read = reading(client, options, number, name, &aliases, cancel).await;
+        match read {
+            Ok(reading) => readings.push(reading),
+            Err(error) => {
+                remove_all(client, &readings).await?;
+                return Err(error);
+            }
+        }
+    }
+    Ok(readings)
+}
+
+async fn reading(
+    client: &Client,
+    options: &QdrantOptions,
+    number: usize,
+    name: String,
+    aliases: &BTreeMap<String, String>,
+    cancel: &Cancel,
+) -> Result<Reading> {
+    cancel.check()?;
+    let document = client.document(&name, aliases).await?;
+    let mut remark = None;
+    let mut taken = None;
+    if options.way == Way::Native {
+        match take(client, &name).await? {
+            Ok(snapshot) => taken = Some(snapshot),
+            Err(why) => remark = Some(why),
+        }
+    }
+    if taken.is_none() && document.custom_sharding() {
+        let what = "the application chooses the shards of this collection, which can be carried \
+                    by a native backup only";
+        return Err(Error::new(ErrorKind::Unsupported, what).on(name));
+    }
+    let before = match &taken {
+        Some(_) => 0,
+        None => count(client, &name).await?,
+    };
+    Ok(Reading {
+        partition: Partition::new(format!("c{number:04}")),
+        name,
+        document,
+        before,
+        taken,
+        state: Mutex::new(State::Begin(remark)),
+    })
+}
+
+/// Takes a snapshot; where that cannot be done here, why.
+async fn take(client: &Client, name: &str) -> Result<Result<Taken, String>> {
+    if !client.is_whole_here(name).await? {
+        let why = "it lies on several servers, of which each has snapshots of its own";
+        return Ok(Err(why.to_owned()));
+    }
+    let before = count(client, name).await?;
+    let snapshot = match client.create_snapshot(name).await {
+        Ok(snapshot) => snapshot,
+        Err(error)
+            if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) =>
+        {
+            return Ok(Err("the server does not allow snapshots".to_owned()));
+        }
+        Err(error) => return Err(error.on(name)),
+    };
+    let taken = Taken { collection: name.to_owned(), snapshot, points: None };
+    match count(client, name).await {
+        // How many there were at the moment between is known where nothing came or went.
+        Ok(after) => Ok(Ok(Taken { points: Some(before).filter(|_| before == after), ..taken })),
+        Err(error) => {
+            taken.remove(client).await?;
+            Err(error)
+        }
+    }
+}
+
+async fn remove_all(client: &Client, readings: &[Reading]) -> Result<()> {
+    let mut outcome = Ok(());
+    for taken in readings.iter().filter_map(|reading| reading.taken.as_ref()) {
+        outcome = outcome.and(taken.remove(client).await.map_err(|error| {
+            let subject = format!("snapshot {} of {}", taken.snapshot.name, taken.collection);
+            error.on(subject)
+        }));
+    }
+    outcome
 }
 
 async fn count(client: &Client, collection: &str) -> Result<u64> {
@@ -61,7 +155,7 @@ async fn count(client: &Client, collection: &str) -> Result<u64> {
 
 struct Session {
     client: Client,
-    readings: Vec<Reading>,
+    readings: Arc<[Reading]>,
     cancel: Cancel,
 }
 
@@ -70,16 +164,20 @@ struct Reading {
     partition: Partition,
     name: String,
     document: Document,
-    /// How many points it had when the session began.
+    /// How many points it had when the session began, where it is read as it is.
     before: u64,
+    /// `None`: read as it is.
+    taken: Option<Taken>,
     state: Mutex<State>,
 }
 
 enum State {
-    Schema,
+    /// With what is to be said first.
+    Begin(Option<String>),
     Records(Scroll),
-    End(u64),
-    Done,
+    Done {
+        scrolled: bool,
+    },
 }
 
 #[async_trait]
@@ -90,62 +188,96 @@ impl SourceSession for Session {
 
     async fn next(&self, partition: &Partition) -> Result<Option<Part>> {
         self.cancel.check()?;
-        let reading = self.readings.iter().find(|reading| reading.partition == *partition);
-        let reading = reading.ok_or_else(|| {
+        let at = self.readings.iter().position(|reading| reading.partition == *partition);
+        let at = at.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no such partition").on(&partition.name)
         })?;
+        let reading = &self.readings[at];
         let mut state = reading.state.lock().await;
-        if let State::Schema = *state {
-            let forms = reading.document.forms()?;
-            *state =
-                State::Records(Scroll::start(&self.client, &reading.name, &reading.name, &forms));
-            return reading.document.part(&reading.name).map(Part::Schema).map(Some);
-        }
-        if let State::Records(scroll) = &mut *state {
-            let next = scroll.next().await.map_err(|error| reading.explain(error))?;
-            if let Some(batch) = next {
-                return Ok(Some(Part::Records(batch)));
+        match &mut *state {
+            State::Begin(remark) => {
+                if let Some(detail) = remark.take() {
+                    return Ok(Some(Part::Notice(reading.scrolled_because(&detail))));
+                }
+                if reading.taken.is_some() {
+                    *state = State::Done { scrolled: false };
+                    return self.native(at).await.map(Some);
+                }
+                let forms = reading.document.forms()?;
+                let scroll = Scroll::start(&self.client, &reading.name, &reading.name, &forms);
+                *state = State::Records(scroll);
+                reading.document.part(&reading.name).map(Part::Schema).map(Some)
             }
-            *state = State::End(scroll.records());
+            State::Records(scroll) => {
+                let next = scroll.next().await.map_err(|error| reading.explain(error))?;
+                if let Some(batch) = next {
+                    return Ok(Some(Part::Records(batch)));
+                }
+                let mut end = CollectionEnd::default();
+                end.collection.clone_from(&reading.name);
+                end.count = Some(scroll.records());
+                *state = State::Done { scrolled: true };
+                Ok(Some(Part::End(end)))
+            }
+            State::Done { .. } => Ok(None),
         }
-        let State::End(records) = *state else { return Ok(None) };
-        *state = State::Done;
-        let mut end = CollectionEnd { collection: reading.name.clone(), ..Default::default() };
-        end.count = Some(records);
-        Ok(Some(Part::End(end)))
     }
 
     async fn close(self: Box<Self>) -> Result<Summary> {
-        let mut read = Vec::new();
-        for reading in &self.readings {
-            if let State::Done = *reading.state.lock().await {
-                read.push((reading.name.clone(), reading.before));
+        let mut scrolled = Vec::new();
+        for reading in self.readings.iter() {
+            if let State::Done { scrolled: true } = *reading.state.lock().await {
+                scrolled.push((reading.name.clone(), reading.before));
             }
         }
-        let client = self.client.clone();
-        let differ = async move {
-            let mut differ = BTreeMap::new();
-            for (name, before) in read {
-                let after = count(&client, &name).await?;
-                if after != before {
-                    differ.insert(name, serde_json::json!([before, after]));
+        let (client, readings) = (self.client.clone(), Arc::clone(&self.readings));
+        let closed = async move {
+            remove_all(&client, &readings).await?;
+            let mut differ = serde_json::Map::new();
+            for (name, before) in scrolled {
+                // A collection that is gone by now was read all the same.
+                let after = count(&client, &name).await.ok();
+                if after != Some(before) {
+                    differ.insert(name, json!([before, after]));
                 }
             }
             Ok(differ)
         };
-        let differ = self.client.run(differ).await.unwrap_or_default();
+        let differ = self.client.run(closed).await?;
         let mut summary = Summary::new();
         // Equal counts prove nothing: a point may have been overwritten.
         summary.changed = (!differ.is_empty()).then_some(true);
         if !differ.is_empty() {
-            let counts = differ.into_iter().collect();
-            summary.metadata.insert("counts_changed".to_owned(), serde_json::Value::Object(counts));
+            summary.metadata.insert("counts_changed".to_owned(), Value::Object(differ));
         }
         Ok(summary)
     }
 }
 
+impl Session {
+    async fn native(&self, at: usize) -> Result<Part> {
+        let (client, readings) = (self.client.clone(), Arc::clone(&self.readings));
+        let part = async move {
+            let reading = &readings[at];
+            match &reading.taken {
+                Some(taken) => taken.part(&client, &reading.document).await.map(Part::Blob),
+                None => Err(Error::adapter("there is no snapshot").on(&reading.name)),
+            }
+        };
+        self.client.run(part).await
+    }
+}
+
 impl Reading {
+    fn scrolled_because(&self, detail: &str) -> Notice {
+        Notice {
+            kind: NoticeKind::Remark,
+            collection: self.name.clone(),
+            subject: "snapshot".to_owned(),
+            detail: format!("read point by point, because {detail}"),
+        }
+    }
+
     fn explain(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::NotFound {
             let what = "the collection was removed while it was read";

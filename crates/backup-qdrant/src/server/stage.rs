@@ -7,8 +7,8 @@ use std::{
 };
 
 use backup_core::{
-    Cancel, Content, Error, ErrorKind, Part, Result, Schema, SinkSession, async_trait,
-    record::RecordBatch,
+    Blob, BlobContent, Cancel, Content, Error, ErrorKind, Part, Result, Schema, SinkSession,
+    async_trait, record::RecordBatch,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use qdrant_client::qdrant::PointStruct;
@@ -21,6 +21,7 @@ use super::{
     options::QdrantOptions,
     rest::retry,
     scroll::Scroll,
+    taken::{ENDING, Hashed, Native, recall, remembered},
     token::{Note, PREFIX, Target, Token, Was},
 };
 use crate::{
@@ -138,9 +139,9 @@ impl Session {
         })
     }
 
-    async fn schema(&self, schema: Schema) -> Result<()> {
-        let target = self.target(&schema.collection)?;
-        let document = Document::read(&schema)?;
+    /// Checks what a collection is to be.
+    async fn announce(&self, name: &str, document: Document) -> Result<Staged> {
+        let target = self.target(name)?;
         if document.custom_sharding() {
             let what = "the application chooses the shards of this collection, \
                         which cannot be restored yet";
@@ -150,13 +151,73 @@ impl Session {
         if !self.options.other_vectors {
             self.same_vectors(target, &document, &forms).await?;
         }
+        Ok(Staged { document: Arc::new(document), forms })
+    }
+
+    async fn schema(&self, schema: Schema) -> Result<()> {
+        let staged = self.announce(&schema.collection, Document::read(&schema)?).await?;
+        let target = self.target(&schema.collection)?;
         // Vectors are indexed once all have come.
-        let mut request = document.create_request();
+        let mut request = staged.document.create_request();
         request["optimizers_config"]["indexing_threshold"] = 0.into();
         self.client.create_collection(&target.shadow, request).await?;
-        let staged = Staged { document: Arc::new(document), forms };
         self.lock().insert(target.name.clone(), staged);
         Ok(())
+    }
+
+    /// Recovers a native snapshot into its shadow.
+    async fn native(&self, blob: Blob) -> Result<()> {
+        let native = Native::read(&blob.name, &blob.metadata)?;
+        let staged = self.announce(&native.collection, native.document).await?;
+        let target = self.target(&native.collection)?;
+        let content = Arc::new(Mutex::new(None));
+        let slot = Arc::clone(&content);
+        let expected = blob.len;
+        let name = blob.name.clone();
+        let body = Hashed::new(blob.body, move |len, digest| {
+            if expected.is_some_and(|expected| expected != len) {
+                let what = format!("a native snapshot has {len} bytes and not as many as told");
+                return Err(Error::new(ErrorKind::Corrupt, what).on(&name));
+            }
+            let found = BlobContent { len, digest, masked: Vec::new() };
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(found);
+            Ok(())
+        });
+        let checksum = native.checksum.as_deref();
+        self.client
+            .recover(&target.shadow, &self.token.anchor, body.boxed(), blob.len, checksum)
+            .await?;
+        let content = content.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let content = content.ok_or_else(|| {
+            let what = "the server did not read a snapshot to its end";
+            Error::new(ErrorKind::Mismatch, what).on(&blob.name)
+        })?;
+        self.wait_for_green(&target.shadow).await?;
+        let found = retry(|| grpc::count(&self.client.grpc, &target.shadow)).await?;
+        if native.points.is_some_and(|points| points != found) {
+            let what = format!(
+                "a native snapshot gave {found} points instead of {}",
+                native.points.unwrap_or_default()
+            );
+            return Err(Error::new(ErrorKind::Mismatch, what).on(&blob.name));
+        }
+        let alias = format!("{}{}", self.token.native(), remembered(&content));
+        self.client.change_aliases(vec![point(&alias, &target.shadow)]).await?;
+        self.lock().insert(target.name.clone(), staged);
+        Ok(())
+    }
+
+    /// Length and hash of the native file that a collection was restored from.
+    async fn native_content(&self, target: &Target) -> Result<BlobContent> {
+        let aliases = self.client.aliases().await?;
+        let prefix = self.token.native();
+        let mut own = aliases.iter().filter(|(_, to)| **to == target.shadow);
+        let content = own.find_map(|(alias, _)| recall(alias.strip_prefix(&prefix)?));
+        content.ok_or_else(|| {
+            Error::new(ErrorKind::Unfinished, "staging was interrupted")
+                .on(&target.name)
+                .advise("begin the restore again, or abort it")
+        })
     }
 
     /// Refuses vectors that the application would not find its way in.
@@ -281,7 +342,11 @@ impl Session {
     }
 
     async fn finish_collection(&self, shadow: &str, document: &Document) -> Result<()> {
-        self.create_indexes(shadow, &document.payload_indexes).await?;
+        // A native snapshot brings its own.
+        let is = Document::from_rest(&self.client.info(shadow).await?, Vec::new()).payload_indexes;
+        let mut missing = document.payload_indexes.clone();
+        missing.retain(|field, _| !is.contains_key(field));
+        self.create_indexes(shadow, &missing).await?;
         // What holds back indexing until now.
         let asked = document.config.pointer("/optimizer_config/indexing_threshold");
         let threshold = asked.cloned().unwrap_or_default();
@@ -347,6 +412,18 @@ impl Session {
         for target in &self.token.targets {
             self.cancel.check()?;
             let place = if live { &target.name } else { &target.shadow };
+            if target.native {
+                let count = |name: String| async move {
+                    retry(|| grpc::count(&self.client.grpc, &name)).await
+                };
+                if live && count(place.clone()).await? != count(target.shadow.clone()).await? {
+                    let what = "the live collection has not as many points as what was restored";
+                    return Err(Error::new(ErrorKind::Mismatch, what).on(&target.name));
+                }
+                let found = self.native_content(target).await?;
+                content.blobs.insert(format!("{}{ENDING}", target.name), found);
+                continue;
+            }
             let info = self.client.info(place).await?;
             let forms = Document::from_rest(&info, Vec::new()).forms()?;
             let scroll = Scroll::start(&self.client, place, &target.name, &forms);
@@ -398,6 +475,9 @@ impl SinkSession for Session {
             }
             Part::Records(batch) => {
                 self.on_runtime(|this| async move { this.records(batch).await }).await
+            }
+            Part::Blob(blob) => {
+                self.on_runtime(|this| async move { this.native(blob).await }).await
             }
             Part::End(_) | Part::Notice(_) => Ok(()),
             other => {

@@ -93,6 +93,7 @@ impl Session {
 
     pub(super) async fn end(&self) -> Result<()> {
         let Some(notes) = self.read_notes().await? else { return Ok(()) };
+        self.sweep().await?;
         let committed = notes.contains(&Note::Committed);
         if !committed && !notes.contains(&Note::Undone) {
             return Err(out_of_order("finish", "it was not committed"));
@@ -105,6 +106,11 @@ impl Session {
                 self.client.drop_collection(to).await?;
             }
         }
+        // What remembers the archive's aliases, of a collection that stays.
+        let prefix = format!("{}.as.", self.token.anchor);
+        let native = self.token.native();
+        let wishes = aliases.keys().filter(|a| a.starts_with(&prefix) || a.starts_with(&native));
+        self.client.change_aliases(wishes.map(|alias| unpoint(alias)).collect()).await?;
         let stays = |name: &str| {
             committed
                 && self
@@ -129,7 +135,17 @@ impl Session {
         if notes.contains(&Note::Committing) || notes.contains(&Note::Undoing) {
             self.switch_back().await?;
         }
+        self.sweep().await?;
         self.drop_own(true).await
+    }
+
+    /// Removes what a switch that broke off left beside live collections.
+    async fn sweep(&self) -> Result<()> {
+        let targets = self.token.targets.iter().map(|target| &target.name);
+        for name in targets.chain(self.token.removed.iter().map(|removed| &removed.name)) {
+            self.client.sweep(name, &self.token.anchor).await?;
+        }
+        Ok(())
     }
 
     /// Refuses to switch a server that is not as it was when the restore was planned.
@@ -181,7 +197,7 @@ impl Session {
                 self.client.drop_collection(old).await?;
             }
             let before = self.count(name).await?;
-            self.client.copy(name, old).await?;
+            self.client.copy(name, old, &self.token.anchor).await?;
             self.wait_for_green(old).await?;
             if before == self.count(old).await? && before == self.count(name).await? {
                 return Ok(());
@@ -207,7 +223,7 @@ impl Session {
         if live.is_some_and(|live| live.config != wanted.config) {
             self.client.rest.delete(&["collections", name]).long().find().await?;
         }
-        self.client.copy(from, name).await?;
+        self.client.copy(from, name, &self.token.anchor).await?;
         // Depending on its version the server takes the payload indexes with the snapshot.
         let is = Document::from_rest(&self.client.info(name).await?, Vec::new()).payload_indexes;
         for (field, index) in &is {

@@ -27,6 +27,8 @@ pub(super) struct Token {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Target {
     pub(super) name: String,
+    /// Restored from a native snapshot.
+    pub(super) native: bool,
     pub(super) was: Was,
     /// Where its new content is staged; stays, where the name is an alias.
     pub(super) shadow: String,
@@ -89,6 +91,11 @@ impl Token {
     /// The alias that remembers an alias the archive has.
     pub(super) fn wish(&self, alias: &str) -> String {
         format!("{}.as.{alias}", self.anchor)
+    }
+
+    /// How the alias begins that remembers a native file.
+    pub(super) fn native(&self) -> String {
+        format!("{}.native.", self.anchor)
     }
 
     /// Refuses names that no plan of this adapter has: the journal may be damaged.

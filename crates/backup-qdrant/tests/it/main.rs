@@ -1,1 +1,4 @@
 //! The adapter against real engines.
+
+#[cfg(feature = "qdrant")]
+mod server;

@@ -1,0 +1,7 @@
+//! The adapter for servers, against a real server where `QDRANT_URL` names one, else against
+//! the test server, which has the real engine.
+
+mod conform;
+mod fixture;
+mod native;
+mod rich;
