@@ -105,8 +105,8 @@ impl Adapter for QdrantStore {
         can.sparse_vectors = true;
         can.collections = true;
         can.undo = true;
-        can.blobs = self.options.way == Way::Native;
-        // A collection that the server takes no snapshot of comes as records.
+        // Restored in either form, whatever a backup of this store takes.
+        can.blobs = true;
         can.records = true;
         can.pins = self.options.way != Way::Scroll;
         can

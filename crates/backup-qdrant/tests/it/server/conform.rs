@@ -12,7 +12,9 @@ use serde_json::{Map, Value, json};
 
 use super::fixture::{Site, run};
 
-struct Server;
+struct Server {
+    native: bool,
+}
 
 #[async_trait(?Send)]
 impl Harness for Server {
@@ -24,7 +26,8 @@ impl Harness for Server {
     }
 
     async fn open(&self, place: &Site) -> Result<QdrantStore> {
-        place.options().open()
+        let options = place.options();
+        if self.native { options.native() } else { options }.open()
     }
 
     async fn fill(&self, place: &Site, data: &Dataset) -> Result<()> {
@@ -159,5 +162,10 @@ fn vector(column: &VectorColumn) -> Value {
 
 #[test]
 fn a_server_conforms() {
-    backup_conformance::run(&Server);
+    backup_conformance::run(&Server { native: false });
+}
+
+#[test]
+fn a_server_conforms_with_native_snapshots() {
+    backup_conformance::run(&Server { native: true });
 }

@@ -7,7 +7,7 @@ use std::{
 
 use backup_core::{Error, ErrorKind, Result};
 use backup_qdrant::{QdrantOptions, QdrantStore};
-use qdrant_testserver::TestServer;
+use qdrant_testserver::{Options, TestServer};
 use serde_json::{Value, json};
 
 static REAL: Mutex<()> = Mutex::new(());
@@ -20,6 +20,8 @@ pub(crate) struct Site {
     /// `None`: the one that `QDRANT_URL` names, which tests use one after the other.
     test: Option<TestServer>,
     _real: Option<MutexGuard<'static, ()>>,
+    // After the server.
+    _folder: Option<tempfile::TempDir>,
 }
 
 /// Runs a test in a runtime of its own.
@@ -35,26 +37,31 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
 impl Site {
     pub(crate) async fn start() -> Self {
         let Ok(url) = std::env::var("QDRANT_URL") else {
-            return Self::of(TestServer::start().await.expect("the test server starts"));
+            // Collections are many small synced files: memory saves minutes.
+            let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+            let folder = folder.expect("a folder");
+            let server = TestServer::start_in(folder.path(), Options::default()).await;
+            return Self::of(server.expect("the test server starts"), Some(folder));
         };
         let guard = REAL.lock().unwrap_or_else(PoisonError::into_inner);
         let (host, port) = url.rsplit_once(':').expect("an address with a port");
         let below = port.trim_end_matches('/').parse::<u16>().expect("a port") - 1;
         let rest = format!("{host}:{below}");
-        let site = Self { grpc: url, rest, http: client(), test: None, _real: Some(guard) };
+        let site = Self { grpc: url, rest, http: client(), test: None, _real: Some(guard), _folder: None };
         for name in site.collections().await {
             site.ask("DELETE", &format!("/collections/{name}"), Value::Null).await;
         }
         site
     }
 
-    pub(crate) fn of(server: TestServer) -> Self {
+    pub(crate) fn of(server: TestServer, folder: Option<tempfile::TempDir>) -> Self {
         Self {
             grpc: server.grpc_url(),
             rest: server.rest_url(),
             http: client(),
             test: Some(server),
             _real: None,
+            _folder: folder,
         }
     }
 
