@@ -206,17 +206,17 @@ impl Client {
         Ok(())
     }
 
-    /// Makes one collection a copy of another: a snapshot of that one, recovered into this one.
-    pub(super) async fn copy(&self, from: &str, to: &str, label: &str) -> Result<()> {
-        let snapshot = self.create_snapshot(from).await?;
-        let copied = async {
-            let path = ["collections", from, "snapshots", &snapshot.name];
-            let (body, len) = self.rest.download(&path).await?;
-            self.recover(to, label, body, len, snapshot.checksum.as_deref()).await
-        };
-        let copied = copied.await;
-        let removed = self.delete_snapshot(from, &snapshot.name).await;
-        copied.and(removed)
+    /// Recovers a collection from a snapshot of another one.
+    pub(super) async fn transfer(
+        &self,
+        from: &str,
+        snapshot: &Snapshot,
+        to: &str,
+        label: &str,
+    ) -> Result<()> {
+        let path = ["collections", from, "snapshots", &snapshot.name];
+        let (body, len) = self.rest.download(&path).await?;
+        self.recover(to, label, body, len, snapshot.checksum.as_deref()).await
     }
 }
 

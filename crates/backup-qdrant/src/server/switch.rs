@@ -20,6 +20,8 @@ use crate::schema::Document;
 
 /// How often a safety copy is taken again that does not have as many points as its original.
 const COPIES: usize = 3;
+/// Longest name of an alias.
+const MAX_ALIAS: usize = 255;
 
 impl Session {
     pub(super) async fn switch(&self) -> Result<()> {
@@ -45,7 +47,7 @@ impl Session {
             }
         }
         for removed in &self.token.removed {
-            self.client.rest.delete(&["collections", &removed.name]).long().find().await?;
+            self.delete_live(&removed.name).await?;
         }
         let wanted = self.wanted_aliases().await?;
         let actions = self.alias_actions(&wanted).await?;
@@ -78,9 +80,7 @@ impl Session {
         for target in &self.token.targets {
             match target.was {
                 Was::Collection => self.replace(&target.old, &target.name).await?,
-                Was::Free => {
-                    self.client.rest.delete(&["collections", &target.name]).long().find().await?;
-                }
+                Was::Free => self.delete_live(&target.name).await?,
                 Was::Alias(_) => {}
             }
         }
@@ -139,11 +139,45 @@ impl Session {
         self.drop_own(true).await
     }
 
+    /// Removes a collection that has a copy, and first what recovering it left beside it, which
+    /// would stay on the server's disk. The application's own snapshots stay.
+    async fn delete_live(&self, name: &str) -> Result<()> {
+        self.client.sweep(name, &self.token.anchor).await?;
+        self.client.rest.delete(&["collections", name]).long().find().await.map(drop)
+    }
+
+    /// Makes one collection a copy of another.
+    async fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let snapshot = self.client.create_snapshot(from).await?;
+        // One of a live collection is noted, so that whoever ends the restore can remove it.
+        let note = self.token.snapshot(&snapshot.name);
+        let noted = !is_ours(from) && note.len() <= MAX_ALIAS;
+        let copied = async {
+            if noted {
+                self.client.change_aliases(vec![point(&note, &self.token.anchor)]).await?;
+            }
+            self.client.transfer(from, &snapshot, to, &self.token.anchor).await
+        };
+        let copied = copied.await;
+        let removed = self.client.delete_snapshot(from, &snapshot.name).await;
+        copied.and(removed)?;
+        if noted {
+            self.client.change_aliases(vec![unpoint(&note)]).await?;
+        }
+        Ok(())
+    }
+
     /// Removes what a switch that broke off left beside live collections.
     async fn sweep(&self) -> Result<()> {
+        let prefix = self.token.snapshot("");
+        let aliases = self.client.aliases().await?;
+        let noted: Vec<_> = aliases.keys().filter_map(|a| a.strip_prefix(&prefix)).collect();
         let targets = self.token.targets.iter().map(|target| &target.name);
         for name in targets.chain(self.token.removed.iter().map(|removed| &removed.name)) {
             self.client.sweep(name, &self.token.anchor).await?;
+            for snapshot in &noted {
+                self.client.delete_snapshot(name, snapshot).await?;
+            }
         }
         Ok(())
     }
@@ -197,7 +231,7 @@ impl Session {
                 self.client.drop_collection(old).await?;
             }
             let before = self.count(name).await?;
-            self.client.copy(name, old, &self.token.anchor).await?;
+            self.copy(name, old).await?;
             self.wait_for_green(old).await?;
             if before == self.count(old).await? && before == self.count(name).await? {
                 return Ok(());
@@ -221,9 +255,9 @@ impl Session {
         let live = self.client.rest.get(&["collections", name]).find().await?;
         let live = live.map(|info| Document::from_rest(&info, Vec::new()));
         if live.is_some_and(|live| live.config != wanted.config) {
-            self.client.rest.delete(&["collections", name]).long().find().await?;
+            self.delete_live(name).await?;
         }
-        self.client.copy(from, name, &self.token.anchor).await?;
+        self.copy(from, name).await?;
         // Depending on its version the server takes the payload indexes with the snapshot.
         let is = Document::from_rest(&self.client.info(name).await?, Vec::new()).payload_indexes;
         for (field, index) in &is {

@@ -93,6 +93,11 @@ impl Token {
         format!("{}.as.{alias}", self.anchor)
     }
 
+    /// The alias that remembers a snapshot of a live collection.
+    pub(super) fn snapshot(&self, name: &str) -> String {
+        format!("{}.snapshot.{name}", self.anchor)
+    }
+
     /// How the alias begins that remembers a native file.
     pub(super) fn native(&self) -> String {
         format!("{}.native.", self.anchor)

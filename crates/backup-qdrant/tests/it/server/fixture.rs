@@ -47,7 +47,8 @@ impl Site {
         let (host, port) = url.rsplit_once(':').expect("an address with a port");
         let below = port.trim_end_matches('/').parse::<u16>().expect("a port") - 1;
         let rest = format!("{host}:{below}");
-        let site = Self { grpc: url, rest, http: client(), test: None, _real: Some(guard), _folder: None };
+        let site =
+            Self { grpc: url, rest, http: client(), test: None, _real: Some(guard), _folder: None };
         for name in site.collections().await {
             site.ask("DELETE", &format!("/collections/{name}"), Value::Null).await;
         }

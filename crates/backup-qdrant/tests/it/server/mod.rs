@@ -2,6 +2,7 @@
 //! the test server, which has the real engine.
 
 mod conform;
+mod faults;
 mod fixture;
 mod native;
 mod rich;
