@@ -1,11 +1,14 @@
 //! Points over gRPC and over REST.
 
+use std::collections::HashMap;
+
 use qdrant_client::qdrant::value::Kind;
 use qdrant_client::qdrant::vector_output::Vector as Output;
 use qdrant_client::qdrant::vectors_output::VectorsOptions;
 use qdrant_client::qdrant::{
-    Condition, CountPointsBuilder, DeletePointsBuilder, Filter, GetPointsBuilder, NamedVectors,
-    PointStruct, RetrievedPoint, ScrollPointsBuilder, UpsertPointsBuilder, Vector,
+    self, Condition, CountPointsBuilder, DeletePointsBuilder, Filter, GetPointsBuilder, ListValue,
+    NamedVectors, PointStruct, RetrievedPoint, ScrollPointsBuilder, Struct, UpsertPointsBuilder,
+    Vector,
 };
 use qdrant_client::{Payload, Qdrant, QdrantError};
 use qdrant_testserver::{Options, TestServer};
@@ -19,7 +22,24 @@ fn client(server: &TestServer) -> Qdrant {
 }
 
 fn payload(json: Value) -> Payload {
-    Payload::try_from(json).unwrap()
+    let Value::Object(members) = json else { panic!("{json}") };
+    let members = members.into_iter().map(|(name, value)| (name, proto(value)));
+    Payload::from(members.collect::<HashMap<_, _>>())
+}
+
+fn proto(json: Value) -> qdrant::Value {
+    let kind = match json {
+        Value::Null => Kind::NullValue(0),
+        Value::Number(number) => Kind::IntegerValue(number.as_i64().unwrap()),
+        Value::Array(items) => {
+            Kind::ListValue(ListValue { values: items.into_iter().map(proto).collect() })
+        }
+        Value::Object(members) => Kind::StructValue(Struct {
+            fields: members.into_iter().map(|(name, value)| (name, proto(value))).collect(),
+        }),
+        other => panic!("{other}"),
+    };
+    qdrant::Value { kind: Some(kind) }
 }
 
 /// The status of what had to fail.
@@ -99,9 +119,7 @@ async fn every_kind_of_vector_comes_back() {
     assert_eq!(count.result.unwrap().count, 1);
 }
 
-fn named(
-    point: &RetrievedPoint,
-) -> std::collections::HashMap<String, qdrant_client::qdrant::VectorOutput> {
+fn named(point: &RetrievedPoint) -> HashMap<String, qdrant_client::qdrant::VectorOutput> {
     match point.vectors.clone().unwrap().vectors_options {
         Some(VectorsOptions::Vectors(named)) => named.vectors,
         other => panic!("{other:?}"),
