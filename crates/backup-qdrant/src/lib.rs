@@ -4,11 +4,14 @@
 //! | feature | what |
 //! |---|---|
 //! | `qdrant` | [`QdrantStore`]: a server, over gRPC and REST |
+//! | `qdrant-edge` | [`edge::EdgeStore`]: a shard of the embedded engine |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "qdrant")]
 mod compare;
+#[cfg(feature = "qdrant-edge")]
+pub mod edge;
 mod exact;
 mod points;
 mod schema;

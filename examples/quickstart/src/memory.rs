@@ -7,13 +7,13 @@ use std::{
 };
 
 use backup_kit::{
-    Content, Error, ErrorKind, MemoryStore, Result,
-    manifest::{CollectionInfo, VectorInfo},
-    record::{BatchBuilder, ElementType, Key},
+    Error, ErrorKind, Result,
     sqlite::rusqlite::{self, Connection, params},
 };
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
+
+use crate::vectors::{self, Vectors};
 
 const SCHEMA: &str = "
     PRAGMA journal_mode = WAL;
@@ -33,25 +33,25 @@ const SCHEMA: &str = "
 pub(crate) struct Memory {
     pub(crate) state: PathBuf,
     pub(crate) uploads: PathBuf,
-    pub(crate) vectors: MemoryStore,
+    pub(crate) vectors: Vectors,
 }
 
 impl Memory {
     /// Fills a new memory in `folder` from the sample.
     pub(crate) fn fill(folder: &Path, sample: &Path) -> Result<Self> {
-        let memory = Self {
-            state: folder.join("state.db"),
-            uploads: folder.join("uploads"),
-            vectors: MemoryStore::new(),
-        };
         let points = read(&sample.join("points.jsonl"))?;
         let points: Vec<Value> = points
             .split(|byte| *byte == b'\n')
             .filter(|line| !line.is_empty())
             .map(|line| serde_json::from_slice(line).map_err(|e| broken("points.jsonl", e)))
             .collect::<Result<_>>()?;
+        let embeddings = embeddings(&sample.join("vectors.npy"), points.len())?;
+        let memory = Self {
+            state: folder.join("state.db"),
+            uploads: folder.join("uploads"),
+            vectors: Vectors::fill(folder, &points, embeddings)?,
+        };
         memory.fill_rows(&points)?;
-        memory.fill_vectors(&points, &sample.join("vectors.npy"))?;
         copy_tree(&sample.join("uploads"), &memory.uploads)?;
         Ok(memory)
     }
@@ -91,46 +91,8 @@ impl Memory {
         all.commit().map_err(sql)
     }
 
-    fn fill_vectors(&self, points: &[Value], npy: &Path) -> Result<()> {
-        const DIM: usize = 384;
-        let bytes = read(npy)?;
-        let rows = bytes.get(128..).unwrap_or_default().chunks_exact(DIM * 4);
-        if rows.len() != points.len() {
-            return Err(broken("vectors.npy", "it has another number of rows"));
-        }
-        let mut info = CollectionInfo::default();
-        let vector = VectorInfo {
-            dim: Some(DIM as u64),
-            element: ElementType::F32,
-            distance: Some("cosine".into()),
-        };
-        info.vector_info.insert("text".into(), vector);
-        info.model = Some("all-MiniLM-L6-v2".into());
-        for (field, place) in [
-            (&mut info.fields.project, "/project"),
-            (&mut info.fields.category, "/category"),
-            (&mut info.fields.tags, "/tags"),
-            (&mut info.fields.title, "/title"),
-            (&mut info.fields.content, "/content"),
-        ] {
-            *field = Some(place.to_owned());
-        }
-        self.vectors.create("passages", serde_json::json!({}), info);
-
-        let mut batch = BatchBuilder::new("passages");
-        let text = batch.dense("text", ElementType::F32, DIM);
-        for (point, row) in points.iter().zip(rows) {
-            let id = point["id"].as_str().unwrap_or_default();
-            batch.push(&Key::from(id), |json| json.value(&point["payload"]))?;
-            let row: Vec<f32> =
-                row.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
-            batch.set_f32(text, &row)?;
-        }
-        self.vectors.insert_batch(&batch.finish()?)
-    }
-
-    /// Deletes everything that was filled in.
-    pub(crate) fn destroy(&self) -> Result<()> {
+    /// Deletes everything that was filled in; what is left is an empty memory.
+    pub(crate) fn destroy(self) -> Result<Self> {
         for suffix in ["", "-wal", "-shm"] {
             let mut name = self.state.clone().into_os_string();
             name.push(suffix);
@@ -140,8 +102,7 @@ impl Memory {
             }
         }
         fs::remove_dir_all(&self.uploads)?;
-        self.vectors.clear();
-        Ok(())
+        Ok(Self { vectors: self.vectors.destroy()?, ..self })
     }
 
     /// What the memory holds, by the application's own reading: rows, vectors, files.
@@ -161,7 +122,7 @@ impl Memory {
             found: count("SELECT count(*) FROM search WHERE search MATCH 'vacuum'")?,
             rows: hex(rows),
             files: hex(files),
-            vectors: self.vectors.content(),
+            vectors: self.vectors.look()?,
         })
     }
 }
@@ -178,7 +139,7 @@ pub(crate) struct Look {
     pub(crate) rows: String,
     /// SHA-256 of names and contents.
     pub(crate) files: String,
-    pub(crate) vectors: Content,
+    pub(crate) vectors: vectors::Look,
 }
 
 /// One write of the application: a note of what was recalled, and the counter that goes with it.
@@ -227,6 +188,17 @@ impl Recall {
             Err(mismatch(format!("there are {last} writes and the counter says {counter}")))
         }
     }
+}
+
+/// The rows of the sample's array.
+fn embeddings(npy: &Path, count: usize) -> Result<Vec<Vec<f32>>> {
+    let bytes = read(npy)?;
+    let rows = bytes.get(128..).unwrap_or_default().chunks_exact(vectors::DIM * 4);
+    if rows.len() != count {
+        return Err(broken("vectors.npy", "it has another number of rows"));
+    }
+    let float = |bytes: &[u8]| f32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+    Ok(rows.map(|row| row.chunks_exact(4).map(float).collect()).collect())
 }
 
 /// Opens the application's database.

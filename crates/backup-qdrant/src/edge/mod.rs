@@ -1,0 +1,19 @@
+//! The embedded engine.
+
+mod config;
+mod copy;
+mod engine;
+mod files;
+mod note;
+mod scroll;
+mod sink;
+mod snapshot;
+mod source;
+mod stage;
+mod store;
+mod unpack;
+
+/// The engine; the version is the one that this crate was built with.
+pub use qdrant_edge;
+pub use snapshot::Snapshot;
+pub use store::{EdgeStore, Shard};

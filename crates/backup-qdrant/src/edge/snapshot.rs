@@ -1,0 +1,201 @@
+//! Native snapshots of a server, read without one.
+
+use std::path::Path;
+
+use backup_core::{
+    Error, ErrorKind, Result, Schema,
+    record::{RecordBatch, Tally},
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::{
+    config,
+    engine::Engine,
+    files::fail,
+    scroll::{self, Scroll},
+    unpack,
+};
+use crate::schema::{Document, VectorForm};
+
+/// A native snapshot that a server made, of a collection or of one shard, opened with the
+/// embedded engine: to see that a backup is good where no server runs.
+///
+/// The snapshot is unpacked into a temporary folder, which goes when this is dropped. It is not
+/// trusted: names that lead out of that folder, links and files of other kinds are refused.
+/// What is in the files is the engine's affair; one that it panics on is an error.
+///
+/// ```no_run
+/// use backup_qdrant::edge::Snapshot;
+///
+/// let snapshot = Snapshot::open("notes.snapshot", std::env::temp_dir())?;
+/// println!("{} points in {} shards", snapshot.count()?, snapshot.shards());
+/// // Equal to the manifest's, if the collection was backed up as records at the same moment.
+/// println!("{}", snapshot.tally()?.digest);
+/// # Ok::<(), backup_core::Error>(())
+/// ```
+pub struct Snapshot {
+    // Closed before the folder is removed.
+    shards: Vec<Engine>,
+    document: Document,
+    forms: Vec<VectorForm>,
+    _folder: TempDir,
+}
+
+/// Where a reader of a snapshot is.
+pub(crate) struct Cursor {
+    shard: usize,
+    scroll: Scroll,
+}
+
+impl Snapshot {
+    /// Unpacked files may have so many bytes together, holes included: 1 TiB. The engine makes
+    /// files of 32 MiB that are mostly holes.
+    pub const DEFAULT_LIMIT: u64 = 1 << 40;
+
+    /// Unpacks a snapshot below the folder `scratch` and opens it.
+    ///
+    /// # Errors
+    /// A file that is no snapshot, is [damaged](ErrorKind::Corrupt) or
+    /// [hostile](ErrorKind::Hostile); one of a version that this engine cannot read.
+    pub fn open(path: impl AsRef<Path>, scratch: impl AsRef<Path>) -> Result<Self> {
+        Self::open_limited(path, scratch, Self::DEFAULT_LIMIT)
+    }
+
+    /// As [`open`](Self::open), with another limit than [`DEFAULT_LIMIT`](Self::DEFAULT_LIMIT).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`LimitExceeded`](ErrorKind::LimitExceeded).
+    pub fn open_limited(
+        path: impl AsRef<Path>,
+        scratch: impl AsRef<Path>,
+        limit: u64,
+    ) -> Result<Self> {
+        let (path, scratch) = (path.as_ref(), scratch.as_ref());
+        let folder = tempfile::Builder::new()
+            .prefix(".backup-kit-snapshot-")
+            .tempdir_in(scratch)
+            .map_err(fail("could not make a folder", scratch))?;
+        let unpacked = unpack::unpack(path, folder.path(), limit)?;
+        let open = |shard| {
+            Engine::open(shard, None).map_err(|error| {
+                Error::new(ErrorKind::Corrupt, "the engine cannot open a snapshot")
+                    .on(path.display())
+                    .advise("if it is of a newer server, restore it there")
+                    .because(error)
+            })
+        };
+        let shards =
+            unpacked.shards.values().map(|shard| open(shard)).collect::<Result<Vec<_>>>()?;
+        let document = document(&shards, unpacked.config, unpacked.payload_index)?;
+        let forms = document.forms()?;
+        Ok(Self { shards, document, forms, _folder: folder })
+    }
+
+    /// How many shards there are.
+    #[must_use]
+    pub fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// How many points there are; one that two shards hold counts once.
+    ///
+    /// # Errors
+    /// Points that cannot be read.
+    pub fn count(&self) -> Result<u64> {
+        let counts = self
+            .shards
+            .iter()
+            .enumerate()
+            .map(|(number, shard)| scroll::count(shard, &self.shards[..number]));
+        counts.sum()
+    }
+
+    /// Count and digests of the points, as a backup of records has them.
+    ///
+    /// # Errors
+    /// Points that cannot be read.
+    pub fn tally(&self) -> Result<Tally> {
+        let mut tally = Tally::new();
+        for batch in self.batches("") {
+            tally.add_batch(&batch?);
+        }
+        Ok(tally)
+    }
+
+    /// What recreates the collection, which is called `collection`. A shard's own snapshot says
+    /// less than that of its collection.
+    ///
+    /// # Errors
+    /// A description that cannot be read.
+    pub fn schema(&self, collection: &str) -> Result<Schema> {
+        self.document.part(collection)
+    }
+
+    /// The points as records of `collection`, batch by batch; each point once.
+    pub fn batches(&self, collection: &str) -> impl Iterator<Item = Result<RecordBatch>> + '_ {
+        let mut cursor = self.cursor(collection, &self.forms);
+        let mut ended = false;
+        std::iter::from_fn(move || {
+            if ended {
+                return None;
+            }
+            let next = self.next_batch(&mut cursor).transpose();
+            ended = !matches!(next, Some(Ok(_)));
+            next
+        })
+    }
+
+    /// The beginning, for records of `collection` with vectors of these forms.
+    pub(crate) fn cursor(&self, collection: &str, forms: &[VectorForm]) -> Cursor {
+        Cursor { shard: 0, scroll: Scroll::new(collection, forms) }
+    }
+
+    /// The next batch; `None` at the end.
+    pub(crate) fn next_batch(&self, cursor: &mut Cursor) -> Result<Option<RecordBatch>> {
+        while let Some(shard) = self.shards.get(cursor.shard) {
+            // While shards are moved or divided, two may hold a point.
+            let earlier = &self.shards[..cursor.shard];
+            if let Some(batch) = cursor.scroll.next(shard, earlier)? {
+                return Ok(Some(batch));
+            }
+            cursor.scroll.again();
+            cursor.shard += 1;
+        }
+        Ok(None)
+    }
+}
+
+fn document(
+    shards: &[Engine],
+    config: Option<Value>,
+    payload_index: Option<Value>,
+) -> Result<Document> {
+    let mut document = Document::default();
+    for shard in shards {
+        let own = shard.call("a snapshot could not be described", |shard| {
+            Ok(config::document(None, &shard.config(), &shard.info().payload_schema))
+        })?;
+        document.config = own.config;
+        document.payload_indexes.extend(own.payload_indexes);
+    }
+    if let Some(mut config) = config {
+        // Tells one collection from a later one of its name.
+        config.as_object_mut().and_then(|config| config.remove("uuid"));
+        document.config = config;
+    }
+    if let Some(schema) = payload_index {
+        let indexes = schema.get("schema").cloned().unwrap_or_else(|| json!({}));
+        document.payload_indexes = serde_json::from_value(indexes).map_err(|e| {
+            Error::new(ErrorKind::Corrupt, "the payload indexes in a snapshot cannot be read")
+                .because(e)
+        })?;
+    }
+    Ok(document)
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Snapshot({} shards)", self.shards.len())
+    }
+}

@@ -1,0 +1,8 @@
+//! The embedded engine.
+
+mod conform;
+mod crash;
+mod faults;
+mod kit;
+mod round_trip;
+mod snapshot;
