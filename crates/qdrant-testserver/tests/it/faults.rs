@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use qdrant_client::qdrant::{CountPointsBuilder, PointStruct, UpsertPointsBuilder};
-use qdrant_client::{Payload, Qdrant, QdrantError};
+use qdrant_client::Payload;
+use qdrant_client::qdrant::points_client::PointsClient;
+use qdrant_client::qdrant::{
+    CountPoints, CountPointsBuilder, PointStruct, UpsertPoints, UpsertPointsBuilder,
+};
 use qdrant_testserver::{Action, Fault, Match, TestServer};
 use serde_json::json;
 use tonic::Code;
@@ -46,19 +49,16 @@ async fn grpc_answers_go_wrong() {
     let http = Http::new(&server.rest_url());
     let config = json!({"vectors": {"size": 1, "distance": "Dot"}});
     http.json("PUT", "/collections/c", &config).result();
-    let client = Qdrant::from_url(&server.grpc_url()).build().unwrap();
+    // Not the client that repeats what failed.
+    let client = PointsClient::connect(server.grpc_url()).await.unwrap();
     let upsert = async |id: u64| {
         let point = PointStruct::new(id, vec![1.0], Payload::new());
-        let request = UpsertPointsBuilder::new("c", vec![point]).wait(true);
-        match client.upsert_points(request).await {
-            Ok(_) => Code::Ok,
-            Err(QdrantError::ResponseError { status }) => status.code(),
-            Err(other) => panic!("{other}"),
-        }
+        let request = UpsertPoints::from(UpsertPointsBuilder::new("c", vec![point]).wait(true));
+        client.clone().upsert(request).await.map_or_else(|status| status.code(), |_| Code::Ok)
     };
     let count = async || {
-        let count = client.count(CountPointsBuilder::new("c").exact(true)).await.unwrap();
-        count.result.unwrap().count
+        let count = CountPoints::from(CountPointsBuilder::new("c").exact(true));
+        client.clone().count(count).await.unwrap().into_inner().result.unwrap().count
     };
     let to = || Match::grpc("Upsert");
     server.faults().push(Fault::new(to(), Action::disk_full()));

@@ -59,6 +59,10 @@ fn check_json(expected: &Value, answer: &Answer, place: &str) {
     }
 }
 
+fn renamed(text: &str, names: &[(String, String)]) -> String {
+    names.iter().fold(text.to_owned(), |text, (there, here)| text.replace(there, here))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_real_server_answered() {
     let server = TestServer::start().await.unwrap();
@@ -71,11 +75,12 @@ async fn what_a_real_server_answered() {
 
     let transcript: Vec<Value> =
         serde_json::from_slice(&fixture_bytes("rest-transcript.json")).unwrap();
-    let mut created = (String::new(), String::new());
+    // Names of snapshots there, and here.
+    let mut names: Vec<(String, String)> = Vec::new();
     for entry in &transcript {
         let (request, response) = (&entry["request"], &entry["response"]);
         let method = request["method"].as_str().unwrap_or("GET");
-        let path = request["path"].as_str().unwrap().replace(&created.0, &created.1);
+        let path = renamed(request["path"].as_str().unwrap(), &names);
         let answer = match request["body"].as_str() {
             Some(text) if text.contains("no snapshot") => {
                 http.upload(&path, "bad", text.as_bytes())
@@ -94,7 +99,7 @@ async fn what_a_real_server_answered() {
         }
         assert_eq!(json!(answer.status), response["status"], "{place}");
         for header in ["content-type", "content-disposition", "accept-ranges"] {
-            let expected = response[header].as_str().map(|h| h.replace(&created.0, &created.1));
+            let expected = response[header].as_str().map(|h| renamed(h, &names));
             assert_eq!(answer.headers.get(header), expected.as_ref(), "{place}: {header}");
         }
         if response["body"]["<binary>"].is_number() {
@@ -103,7 +108,7 @@ async fn what_a_real_server_answered() {
         check_json(&response["body"], &answer, &place);
         if method == "POST" {
             let name = |body: &Value| body["result"]["name"].as_str().unwrap().to_owned();
-            created = (name(&response["body"]), name(&answer.json()));
+            names.push((name(&response["body"]), name(&answer.json())));
         }
     }
 }
