@@ -180,22 +180,19 @@ impl Collection {
         schema: PayloadFieldSchema,
     ) -> Result<Updated> {
         let mut live = self.write()?;
-        let mut indexes = live.indexes.clone();
-        indexes.schema.insert(field.clone(), schema.clone());
-        write_json(&self.dir.join(INDEX_FILE), &indexes)?;
-        live.indexes = indexes;
-        live.update_all(&index_operation(field, schema))
+        let updated = live.update_all(&index_operation(field.clone(), schema.clone()))?;
+        live.indexes.schema.insert(field, schema);
+        write_json(&self.dir.join(INDEX_FILE), &live.indexes)?;
+        Ok(updated)
     }
 
     pub(crate) fn delete_index(&self, field: JsonPath) -> Result<Updated> {
         let mut live = self.write()?;
-        let mut indexes = live.indexes.clone();
-        indexes.schema.remove(&field);
-        write_json(&self.dir.join(INDEX_FILE), &indexes)?;
-        live.indexes = indexes;
-        live.update_all(&UpdateOperation::FieldIndexOperation(FieldIndexOperations::DeleteIndex(
-            field,
-        )))
+        let delete = FieldIndexOperations::DeleteIndex(field.clone());
+        let updated = live.update_all(&UpdateOperation::FieldIndexOperation(delete))?;
+        live.indexes.schema.remove(&field);
+        write_json(&self.dir.join(INDEX_FILE), &live.indexes)?;
+        Ok(updated)
     }
 
     pub(crate) fn retrieve(
