@@ -12,9 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::fixture::{Site, run};
 
-struct Server {
-    native: bool,
-}
+struct Server;
 
 #[async_trait(?Send)]
 impl Harness for Server {
@@ -26,8 +24,7 @@ impl Harness for Server {
     }
 
     async fn open(&self, place: &Site) -> Result<QdrantStore> {
-        let options = place.options();
-        if self.native { options.native() } else { options }.open()
+        place.options().open()
     }
 
     async fn fill(&self, place: &Site, data: &Dataset) -> Result<()> {
@@ -162,33 +159,5 @@ fn vector(column: &VectorColumn) -> Value {
 
 #[test]
 fn a_server_conforms() {
-    backup_conformance::run(&Server { native: false });
-}
-
-#[test]
-fn a_server_conforms_with_native_snapshots() {
-    // The others look for records, or compare two snapshots, which are never the same bytes.
-    let cases = [
-        "close_leaves_no_trace",
-        "two_sessions_at_once",
-        "cancelled_reading",
-        "round_trip",
-        "replace_removes_what_was_there",
-        "live_is_unchanged_until_commit",
-        "commit_twice",
-        "undo_twice",
-        "abort_leaves_no_trace",
-        "abort_twice",
-        "cancelled_restore",
-        "broken_body",
-        "wrong_length",
-        "dropped_write",
-        "half_staged_is_never_taken_for_whole",
-        "verified_can_be_committed",
-        "staged_can_be_aborted",
-        "committed_can_be_undone",
-    ];
-    let report =
-        backup_conformance::check_only(&Server { native: true }, |case| cases.contains(&case));
-    assert!(report.failed().is_empty(), "{report}");
+    backup_conformance::run(&Server);
 }

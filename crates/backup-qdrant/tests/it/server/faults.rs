@@ -6,7 +6,7 @@ use backup_core::{
     Cancel, Catalog, Content, ErrorKind, Part, PinRequest, Pinned, Sink, Source, StagePlan, Stores,
     record::{BatchBuilder, ElementType, Key, Tally},
 };
-use backup_qdrant::QdrantStore;
+use backup_qdrant::{QdrantOptions, QdrantStore};
 use qdrant_testserver::{Action, Fault, Match, Options, TestServer};
 use serde_json::{Value, json};
 
@@ -14,6 +14,12 @@ use super::fixture::{Site, run, same};
 
 /// A server with three collections: two with points, one with an alias, and their backup.
 async fn scene() -> (Site, tempfile::TempDir, Catalog) {
+    scene_backed_up(QdrantOptions::clone).await
+}
+
+async fn scene_backed_up(
+    how: impl Fn(&QdrantOptions) -> QdrantOptions,
+) -> (Site, tempfile::TempDir, Catalog) {
     let site = Site::start().await;
     for (name, count) in [("a", 700_u64), ("b", 20), ("empty", 0)] {
         site.create(name, json!({"vectors": {"size": 4, "distance": "Cosine"}})).await;
@@ -27,7 +33,8 @@ async fn scene() -> (Site, tempfile::TempDir, Catalog) {
     site.ask("PUT", "/collections/a/index?wait=true", index).await;
     let folder = tempfile::tempdir().expect("a folder");
     let catalog = Catalog::open(folder.path()).expect("a catalog");
-    stores(site.store()).backup(&catalog).await.expect("a backup");
+    let store = how(&site.options()).open().expect("a store");
+    stores(store).backup(&catalog).await.expect("a backup");
     (site, folder, catalog)
 }
 
@@ -303,44 +310,51 @@ fn what_an_earlier_death_left_is_found_and_named() {
 /// happened or has not, and after `resume` nothing is left over.
 #[test]
 fn whichever_request_fails_it_is_all_or_nothing() {
-    run(async {
-        let (site, _folder, catalog) = scene().await;
-        let Some(faults) = site.faults() else { return };
-        let restored = site.all().await;
-        spoil(&site).await;
-        let spoiled = site.all().await;
-        // All of them take minutes.
-        let step = if std::env::var("BACKUP_KIT_SWEEP").is_ok_and(|v| v == "full") { 1 } else { 7 };
-        let (mut failed, mut done) = (0, 0);
-        for method in ["POST", "PUT", "DELETE", "PATCH"] {
-            for number in (0..).step_by(step) {
-                let broken = Action::Status(500, "Service internal error: broken".to_owned());
-                faults.push(Fault::new(Match::rest(method, "/"), broken).after(number));
-                let outcome = restore(site.store(), &catalog).await;
-                let happened = faults.left() == 0;
-                faults.clear();
-                stores(site.store()).resume(catalog.dir()).await.expect("resumed");
-                let now = live(&site).await;
-                assert_eq!(site.traces().await, Vec::<String>::new(), "{method} {number}");
-                if now == restored {
-                    done += 1;
-                    assert!(outcome.is_ok() || happened, "{outcome:?}");
-                    site.ask("DELETE", "/collections/empty", Value::Null).await;
-                    spoil_again(&site).await;
-                    same(&site.all().await, &spoiled);
-                } else {
-                    failed += 1;
-                    outcome.expect_err("it was not restored");
-                    same(&now, &spoiled);
-                }
-                if !happened {
-                    break;
-                }
+    run(sweep(QdrantOptions::clone));
+}
+
+#[test]
+fn whichever_request_of_a_native_restore_fails_it_is_all_or_nothing() {
+    run(sweep(|options| options.clone().native()));
+}
+
+async fn sweep(how: impl Fn(&QdrantOptions) -> QdrantOptions) {
+    let (site, _folder, catalog) = scene_backed_up(how).await;
+    let Some(faults) = site.faults() else { return };
+    let restored = site.all().await;
+    spoil(&site).await;
+    let spoiled = site.all().await;
+    // All of them take minutes.
+    let step = if std::env::var("BACKUP_KIT_SWEEP").is_ok_and(|v| v == "full") { 1 } else { 7 };
+    let (mut failed, mut done) = (0, 0);
+    for method in ["POST", "PUT", "DELETE", "PATCH"] {
+        for number in (0..).step_by(step) {
+            let broken = Action::Status(500, "Service internal error: broken".to_owned());
+            faults.push(Fault::new(Match::rest(method, "/"), broken).after(number));
+            let outcome = restore(site.store(), &catalog).await;
+            let happened = faults.left() == 0;
+            faults.clear();
+            stores(site.store()).resume(catalog.dir()).await.expect("resumed");
+            let now = live(&site).await;
+            assert_eq!(site.traces().await, Vec::<String>::new(), "{method} {number}");
+            if now == restored {
+                done += 1;
+                assert!(outcome.is_ok() || happened, "{outcome:?}");
+                site.ask("DELETE", "/collections/empty", Value::Null).await;
+                spoil_again(&site).await;
+                same(&site.all().await, &spoiled);
+            } else {
+                failed += 1;
+                outcome.expect_err("it was not restored");
+                same(&now, &spoiled);
+            }
+            if !happened {
+                break;
             }
         }
-        assert!(failed * step > 15 && done >= 4, "{failed} {done}");
-        eprintln!("{failed} restores failed and left all as it was, {done} went through");
-    });
+    }
+    assert!(failed * step > 15 && done >= 4, "{failed} {done}");
+    eprintln!("{failed} restores failed and left all as it was, {done} went through");
 }
 
 async fn spoil_again(site: &Site) {
