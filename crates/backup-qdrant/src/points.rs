@@ -73,6 +73,7 @@ impl Id {
         })
     }
 
+    #[cfg(feature = "qdrant")]
     pub(crate) fn from_json(value: &Value) -> Result<Self> {
         let id = match value {
             Value::Number(number) => number.as_u64().map(Self::Number),
@@ -83,6 +84,7 @@ impl Id {
     }
 
     /// As it stands in JSON.
+    #[cfg(feature = "qdrant")]
     pub(crate) fn to_json(self) -> Value {
         match self {
             Self::Number(number) => number.into(),
@@ -163,6 +165,7 @@ impl Encoder {
     }
 
     /// Bytes that came since the last batch.
+    #[cfg(feature = "qdrant")]
     pub(crate) fn byte_size(&self) -> usize {
         self.builder.byte_size()
     }

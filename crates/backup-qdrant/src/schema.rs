@@ -43,6 +43,7 @@ pub(crate) enum Layout {
     Sparse,
 }
 
+#[cfg(feature = "qdrant")]
 impl VectorForm {
     /// For people.
     pub(crate) fn describe(&self) -> String {
@@ -58,6 +59,7 @@ impl VectorForm {
 
 impl Document {
     /// From what `GET /collections/{name}` and its list of aliases answered.
+    #[cfg(feature = "qdrant")]
     pub(crate) fn from_rest(info: &Value, mut aliases: Vec<String>) -> Self {
         let indexes = info.get("payload_schema").and_then(Value::as_object);
         let payload_indexes = indexes.into_iter().flatten().map(|(field, index)| {
@@ -138,11 +140,13 @@ impl Document {
     }
 
     /// Whether the application chooses the shard of each point.
+    #[cfg(feature = "qdrant")]
     pub(crate) fn custom_sharding(&self) -> bool {
         self.params().and_then(|params| params.get("sharding_method")?.as_str()) == Some("custom")
     }
 
     /// What `PUT /collections/{name}` is asked for.
+    #[cfg(feature = "qdrant")]
     pub(crate) fn create_request(&self) -> Value {
         let mut request = self.params().cloned().unwrap_or_default();
         for (from, to) in [

@@ -1,6 +1,10 @@
 //! The embeddings, in a shard of Qdrant's embedded engine.
 
-use std::{fs, path::Path, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use backup_kit::{
     Error, ErrorKind, Result,
@@ -88,8 +92,10 @@ impl Vectors {
             let (points, next) = shard.scroll(request).map_err(engine)?;
             for point in points {
                 count += 1;
-                let payload = point.payload.map(|payload| Value::Object(payload.0));
-                records.update(format!("{} {}\n", point.id, payload.unwrap_or_default()));
+                // The engine keeps members in the order in which they came.
+                let payload = point.payload.map(|payload| payload.0).unwrap_or_default();
+                let payload: BTreeMap<_, _> = payload.into_iter().collect();
+                records.update(format!("{} {payload:?}\n", point.id));
                 let Some(VectorStructInternal::Named(named)) = &point.vector else { continue };
                 let Some(VectorInternal::Dense(text)) = named.get("text") else { continue };
                 text.iter().for_each(|value| embeddings.update(value.to_le_bytes()));
