@@ -174,7 +174,7 @@ struct Reading {
 enum State {
     /// With what is to be said first.
     Begin(Option<String>),
-    Records(Scroll),
+    Records(Box<Scroll>),
     Done {
         scrolled: bool,
     },
@@ -205,7 +205,7 @@ impl SourceSession for Session {
                 }
                 let forms = reading.document.forms()?;
                 let scroll = Scroll::start(&self.client, &reading.name, &reading.name, &forms);
-                *state = State::Records(scroll);
+                *state = State::Records(Box::new(scroll));
                 reading.document.part(&reading.name).map(Part::Schema).map(Some)
             }
             State::Records(scroll) => {
