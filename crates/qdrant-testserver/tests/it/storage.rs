@@ -1,6 +1,8 @@
 //! Collections and aliases, and what a restart finds.
 
-use qdrant_testserver::{Options, TestServer};
+use std::time::Duration;
+
+use qdrant_testserver::{Action, Fault, Match, Options, TestServer};
 use serde_json::{Value, json};
 
 use crate::support::{Http, fixture_bytes, fixture_points, scroll};
@@ -119,16 +121,17 @@ async fn a_stopped_server_breaks_its_connections() {
     let server = TestServer::start().await.unwrap();
     let url = server.rest_url();
     let http = Http::new(&url);
-    let slow = qdrant_testserver::Action::Delay(std::time::Duration::from_secs(600));
-    let any = qdrant_testserver::Match::rest("GET", "/collections");
-    server.faults().push(qdrant_testserver::Fault::new(any, slow));
+    let slow = Action::Delay(Duration::from_secs(600));
+    let any = Match::rest("GET", "/collections");
+    server.faults().push(Fault::new(any, slow));
     let waiting = tokio::task::spawn_blocking(move || {
         http.try_send("GET", "/collections", "application/json", b"")
     });
     while server.faults().left() > 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     server.stop().await;
-    assert!(waiting.await.unwrap().is_err());
+    let waited = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+    assert!(waited.expect("the connection is still there").unwrap().is_err());
     assert!(Http::new(&url).try_send("GET", "/", "text/plain", b"").is_err());
 }
