@@ -33,6 +33,7 @@ struct Named {
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::enum_variant_names, reason = "the names of the API")]
 pub(crate) enum AliasAction {
     CreateAlias { collection_name: String, alias_name: String },
     DeleteAlias { alias_name: String },
