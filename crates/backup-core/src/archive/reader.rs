@@ -549,6 +549,34 @@ mod tests {
         assert!(error.contains("neighbours"), "{error}");
     }
 
+    // Writers make none without parts. It leads on where nothing lies before it, and hides nothing.
+    #[test]
+    fn a_page_without_parts_has_nothing_before_it() {
+        let (stores, config) = every_kind();
+        let bytes = archive_in_pieces(&stores, &config, Codec::None, |_| End::Page);
+        let archive = Archive::from_source(bytes.clone()).unwrap();
+        let (first, second) = (archive.manifest().index.pages[0].clone(), archive.page(1).unwrap());
+        let read = |offset: u64, tar_offset: u64, segments: &[Segment]| {
+            let (id, created) = (archive.manifest().id, archive.manifest().created);
+            let text = Page::write(id, 1, Some(first.clone()), segments, 0, b"").unwrap();
+            let mut raw = tar_block::plain_header(&index::page_path(1), text.len() as u64, created);
+            raw.extend_from_slice(&text);
+            raw.resize(raw.len().next_multiple_of(512), 0);
+            let (size, sha256) = (raw.len() as u64, Sha256Digest::of(&raw));
+            let mut bytes = bytes.clone();
+            bytes[offset as usize..][..raw.len()].copy_from_slice(&raw);
+            let place = PageRef { offset, size, tar_offset, tar_size: size, sha256 };
+            let mut pages = Pages::new(opened(bytes, |m| m.index.pages[1] = place));
+            pages.next().unwrap();
+            pages.next().map(|page| page.unwrap().parts.len())
+        };
+        let end = Segment::from(&first);
+        assert_eq!(read(end.end(), end.tar_end(), &[]).unwrap(), 0);
+        let last = second.segments.last().unwrap();
+        let error = read(last.end(), last.tar_end(), &second.segments).unwrap_err().to_string();
+        assert!(error.contains("do not fill"), "{error}");
+    }
+
     #[test]
     fn the_root_counts_the_parts_and_their_bytes() {
         let changes: [fn(&mut Manifest); 4] = [
