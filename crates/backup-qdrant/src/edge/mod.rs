@@ -15,5 +15,7 @@ mod unpack;
 
 /// The engine; the version is the one that this crate was built with.
 pub use qdrant_edge;
+#[cfg(feature = "qdrant")]
+pub(crate) use snapshot::Cursor;
 pub use snapshot::Snapshot;
 pub use store::{EdgeStore, Shard};

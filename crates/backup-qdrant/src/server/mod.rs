@@ -3,6 +3,8 @@
 mod client;
 mod grpc;
 mod options;
+#[cfg(feature = "qdrant-edge")]
+mod pinned;
 mod rest;
 mod scroll;
 mod sink;

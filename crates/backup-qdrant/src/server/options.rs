@@ -31,6 +31,9 @@ pub(super) enum Way {
     Scroll,
     /// As the server's own snapshots.
     Native,
+    /// As records of such snapshots, which are kept in a folder meanwhile.
+    #[cfg(feature = "qdrant-edge")]
+    Pinned(std::path::PathBuf),
 }
 
 #[derive(Clone, Default)]
@@ -144,6 +147,18 @@ impl QdrantOptions {
     #[must_use]
     pub fn native(mut self) -> Self {
         self.way = Way::Native;
+        self
+    }
+
+    /// Backs collections up as records of one moment: the server takes a snapshot of each, which
+    /// the embedded engine reads in the folder `scratch`, and removes it again. The folder needs
+    /// room for the largest collection twice.
+    ///
+    /// Where the server does not allow snapshots, it is as with [`native`](Self::native).
+    #[cfg(feature = "qdrant-edge")]
+    #[must_use]
+    pub fn pinned(mut self, scratch: impl Into<std::path::PathBuf>) -> Self {
+        self.way = Way::Pinned(scratch.into());
         self
     }
 

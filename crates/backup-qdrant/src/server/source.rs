@@ -4,11 +4,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use backup_core::{
     Cancel, CollectionEnd, Error, ErrorKind, Notice, NoticeKind, Part, Partition, PinRequest,
-    Pinned, Result, Source, SourceSession, Summary, async_trait,
+    Result, Source, SourceSession, Summary, async_trait,
 };
 use futures::lock::Mutex;
 use serde_json::{Value, json};
 
+#[cfg(feature = "qdrant-edge")]
+use super::pinned::Pinned;
 use super::{
     QdrantStore,
     client::Client,
@@ -22,7 +24,7 @@ use crate::schema::Document;
 
 #[async_trait]
 impl Source for QdrantStore {
-    async fn pin(&self, request: &PinRequest) -> Result<Pinned> {
+    async fn pin(&self, request: &PinRequest) -> Result<backup_core::Pinned> {
         request.cancel.check()?;
         let (client, options) = (self.client.clone(), Arc::clone(&self.options));
         let (asked, cancel) = (request.collections.clone(), request.cancel.clone());
@@ -34,13 +36,15 @@ impl Source for QdrantStore {
         let mark = names.collect::<Vec<_>>().join(", ");
         let session = Box::new(Session {
             client: self.client.clone(),
+            #[cfg(feature = "qdrant-edge")]
+            options: Arc::clone(&self.options),
             readings: readings.into(),
             cancel: request.cancel.clone(),
         });
         Ok(if pinned {
-            Pinned::Pinned { session, mark: Some(mark) }
+            backup_core::Pinned::Pinned { session, mark: Some(mark) }
         } else {
-            Pinned::Live { session, estimate: None }
+            backup_core::Pinned::Live { session, estimate: None }
         })
     }
 }
@@ -86,13 +90,13 @@ async fn reading(
     let document = client.document(&name, aliases).await?;
     let mut remark = None;
     let mut taken = None;
-    if options.way == Way::Native {
+    if options.way != Way::Scroll {
         match take(client, &name).await? {
             Ok(snapshot) => taken = Some(snapshot),
             Err(why) => remark = Some(why),
         }
     }
-    if taken.is_none() && document.custom_sharding() {
+    if (taken.is_none() || options.way != Way::Native) && document.custom_sharding() {
         let what = "the application chooses the shards of this collection, which can be carried \
                     by a native backup only";
         return Err(Error::new(ErrorKind::Unsupported, what).on(name));
@@ -155,6 +159,8 @@ async fn count(client: &Client, collection: &str) -> Result<u64> {
 
 struct Session {
     client: Client,
+    #[cfg(feature = "qdrant-edge")]
+    options: Arc<QdrantOptions>,
     readings: Arc<[Reading]>,
     cancel: Cancel,
 }
@@ -175,6 +181,8 @@ enum State {
     /// With what is to be said first.
     Begin(Option<String>),
     Records(Box<Scroll>),
+    #[cfg(feature = "qdrant-edge")]
+    Pinned(Box<Pinned>),
     Done {
         scrolled: bool,
     },
@@ -199,6 +207,11 @@ impl SourceSession for Session {
                 if let Some(detail) = remark.take() {
                     return Ok(Some(Part::Notice(reading.scrolled_because(&detail))));
                 }
+                #[cfg(feature = "qdrant-edge")]
+                if let (Some(_), Way::Pinned(scratch)) = (&reading.taken, &self.options.way) {
+                    *state = State::Pinned(Box::new(self.pinned(at, scratch.clone()).await?));
+                    return reading.document.part(&reading.name).map(Part::Schema).map(Some);
+                }
                 if reading.taken.is_some() {
                     *state = State::Done { scrolled: false };
                     return self.native(at).await.map(Some);
@@ -213,11 +226,20 @@ impl SourceSession for Session {
                 if let Some(batch) = next {
                     return Ok(Some(Part::Records(batch)));
                 }
-                let mut end = CollectionEnd::default();
-                end.collection.clone_from(&reading.name);
-                end.count = Some(scroll.records());
+                let end = reading.end(scroll.records());
                 *state = State::Done { scrolled: true };
-                Ok(Some(Part::End(end)))
+                Ok(Some(end))
+            }
+            #[cfg(feature = "qdrant-edge")]
+            State::Pinned(pinned) => {
+                let next = pinned.next().await.map_err(|error| error.on(&reading.name))?;
+                if let Some(batch) = next {
+                    return Ok(Some(Part::Records(batch)));
+                }
+                let end = reading.end(pinned.records());
+                pinned.close().await?;
+                *state = State::Done { scrolled: false };
+                Ok(Some(end))
             }
             State::Done { .. } => Ok(None),
         }
@@ -226,8 +248,13 @@ impl SourceSession for Session {
     async fn close(self: Box<Self>) -> Result<Summary> {
         let mut scrolled = Vec::new();
         for reading in self.readings.iter() {
-            if let State::Done { scrolled: true } = *reading.state.lock().await {
-                scrolled.push((reading.name.clone(), reading.before));
+            match &mut *reading.state.lock().await {
+                State::Done { scrolled: true } => {
+                    scrolled.push((reading.name.clone(), reading.before));
+                }
+                #[cfg(feature = "qdrant-edge")]
+                State::Pinned(pinned) => pinned.close().await?,
+                _ => {}
             }
         }
         let (client, readings) = (self.client.clone(), Arc::clone(&self.readings));
@@ -255,6 +282,20 @@ impl SourceSession for Session {
 }
 
 impl Session {
+    #[cfg(feature = "qdrant-edge")]
+    async fn pinned(&self, at: usize, scratch: std::path::PathBuf) -> Result<Pinned> {
+        let (client, readings) = (self.client.clone(), Arc::clone(&self.readings));
+        let opened = async move {
+            let reading = &readings[at];
+            let forms = reading.document.forms()?;
+            match &reading.taken {
+                Some(taken) => Pinned::open(&client, taken, forms, &scratch).await,
+                None => Err(Error::adapter("there is no snapshot").on(&reading.name)),
+            }
+        };
+        self.client.run(opened).await
+    }
+
     async fn native(&self, at: usize) -> Result<Part> {
         let (client, readings) = (self.client.clone(), Arc::clone(&self.readings));
         let part = async move {
@@ -269,6 +310,13 @@ impl Session {
 }
 
 impl Reading {
+    fn end(&self, records: u64) -> Part {
+        let mut end = CollectionEnd::default();
+        end.collection.clone_from(&self.name);
+        end.count = Some(records);
+        Part::End(end)
+    }
+
     fn scrolled_because(&self, detail: &str) -> Notice {
         Notice {
             kind: NoticeKind::Remark,

@@ -1,6 +1,7 @@
 //! Backups as the server's own snapshots.
 
-use backup_core::{Catalog, ErrorKind, Stores};
+use backup_core::{Catalog, ErrorKind, Part, PinRequest, Pinned, Source, Stores, record::Tally};
+use backup_qdrant::QdrantStore;
 use qdrant_testserver::{Action, Fault, Match};
 use serde_json::json;
 
@@ -86,4 +87,54 @@ fn a_snapshot_that_lies_is_found_out_and_removed() {
             assert!(catalog.latest().is_err(), "there is a backup");
         }
     });
+}
+
+#[test]
+fn records_of_one_moment_come_from_a_snapshot() {
+    run(async {
+        let (site, folder) = (rich().await, tempfile::tempdir().expect("a folder"));
+        let scratch = tempfile::tempdir().expect("a folder");
+        let catalog = Catalog::open(folder.path()).expect("a catalog");
+        let before = site.all().await;
+        stores(site.store()).backup(&catalog).await.expect("a backup");
+        let scrolled = digests(&catalog);
+        let store = site.options().pinned(scratch.path()).open().expect("a store");
+        let pinned = store.pin(&PinRequest::new()).await.expect("a session");
+        let Pinned::Pinned { session, mark } = pinned else { panic!("a snapshot pins") };
+        assert!(mark.expect("a mark").starts_with("rich-"));
+        // What comes later is not in it.
+        site.ask("POST", "/collections/rich/points/delete?wait=true", json!({"points": [1]})).await;
+        let mut tally = Tally::new();
+        for partition in session.partitions().await.expect("partitions") {
+            while let Some(part) = session.next(&partition).await.expect("a part") {
+                if let Part::Records(batch) = part {
+                    tally.add_batch(&batch);
+                }
+            }
+        }
+        session.close().await.expect("closed");
+        assert_eq!(serde_json::to_value(&tally).expect("JSON")["digest"], scrolled["digest"]);
+        assert_eq!(site.traces().await, Vec::<String>::new());
+        assert_eq!(std::fs::read_dir(scratch.path()).expect("a folder").count(), 0);
+        // As a backup, with the point that is gone put back by the restore.
+        restore(&site, &catalog).await.expect("a restore");
+        same(&site.all().await, &before);
+        let folder = tempfile::tempdir().expect("a folder");
+        let second = Catalog::open(folder.path()).expect("a catalog");
+        stores(store).backup(&second).await.expect("a backup");
+        assert_eq!(digests(&second), scrolled);
+    });
+}
+
+fn stores(store: QdrantStore) -> Stores {
+    Stores::new("test", "1.0.0").with("vectors", store)
+}
+
+/// What the manifest says of the content of `rich`.
+fn digests(catalog: &Catalog) -> serde_json::Value {
+    let archive = catalog.latest().expect("a backup");
+    let manifest = serde_json::to_value(archive.manifest()).expect("JSON");
+    let found = manifest.pointer("/stores/vectors/collections/rich").cloned();
+    let found = found.unwrap_or_else(|| panic!("{manifest}"));
+    json!({"records": found["records"], "digest": found["digest"], "vectors": found["vectors"]})
 }
