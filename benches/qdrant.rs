@@ -129,7 +129,7 @@ async fn step(args: &[String]) -> Result<()> {
 
 /// Replaces the collection, and waits until the count is reached.
 async fn upsert(client: &Qdrant, rest: &str, count: usize, batch: usize) -> Result<()> {
-    let http = common_http()?;
+    let http = plain_http()?;
     let place = format!("{rest}/collections/bench");
     http.delete(&place).send().await?;
     let config = json!({"vectors": {"size": DIM, "distance": "Cosine"}});
@@ -208,7 +208,7 @@ fn json_bytes(count: usize) -> Result<u64> {
     Ok(all * count as u64 / payloads.len() as u64)
 }
 
-fn common_http() -> Result<reqwest::Client> {
+fn plain_http() -> Result<reqwest::Client> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
