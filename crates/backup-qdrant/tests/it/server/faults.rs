@@ -223,6 +223,37 @@ fn what_passes_is_tried_again() {
 }
 
 #[test]
+fn an_answer_that_is_lost_after_the_work_was_done_does_no_harm() {
+    run(async {
+        let (site, _folder, catalog) = scene().await;
+        let Some(faults) = site.faults() else { return };
+        let before = site.all().await;
+        spoil(&site).await;
+        faults.push(Fault::new(Match::grpc("Upsert"), Action::Cut(0)).times(3));
+        restore(site.store(), &catalog).await.expect("a restore");
+        assert_eq!(faults.left(), 0);
+        same(&site.all().await, &before);
+    });
+}
+
+#[test]
+fn a_server_that_is_always_busy_is_given_up() {
+    run(async {
+        let (site, _folder, catalog) = scene().await;
+        let Some(faults) = site.faults() else { return };
+        let later = |status| Action::Status(status, "later".to_owned());
+        for (status, kind) in [(503, ErrorKind::Unreachable), (429, ErrorKind::Busy)] {
+            faults.push(Fault::new(Match::grpc("Scroll"), later(status)).always());
+            let started = std::time::Instant::now();
+            let error = stores(site.store()).backup(&catalog).await.expect_err("always busy");
+            assert_eq!(error.kind(), kind, "{error:?}");
+            assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+            faults.clear();
+        }
+    });
+}
+
+#[test]
 fn a_full_disk_leaves_everything_as_it_was() {
     run(async {
         let (site, _folder, catalog) = scene().await;

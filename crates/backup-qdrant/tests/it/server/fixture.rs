@@ -7,6 +7,10 @@ use std::{
 
 use backup_core::{Error, ErrorKind, Result};
 use backup_qdrant::{QdrantOptions, QdrantStore};
+use qdrant_client::{
+    Payload, Qdrant,
+    qdrant::{PointStruct, ScrollPointsBuilder, UpsertPointsBuilder, vector_output},
+};
 use qdrant_testserver::{Options, TestServer};
 use serde_json::{Value, json};
 
@@ -150,6 +154,29 @@ impl Site {
         let sent = self.http.post(format!("{path}?priority=snapshot")).multipart(form).send();
         let response = sent.await.expect("an answer");
         assert!(response.status().is_success(), "{:?}", response.text().await);
+    }
+
+    /// A point over gRPC, which can carry what JSON cannot.
+    pub(crate) async fn upsert_dense(&self, collection: &str, id: u64, vector: &[f32]) {
+        let point = PointStruct::new(id, vector.to_vec(), Payload::new());
+        let request = UpsertPointsBuilder::new(collection, vec![point]).wait(true);
+        self.grpc().upsert_points(request).await.expect("taken");
+    }
+
+    /// The vector of a collection's only point, over gRPC.
+    pub(crate) async fn dense(&self, collection: &str) -> Vec<f32> {
+        let request = ScrollPointsBuilder::new(collection).with_vectors(true);
+        let page = self.grpc().scroll(request).await.expect("a page");
+        let [point] = &page.result[..] else { panic!("not one point") };
+        let vector = point.vectors.clone().and_then(|vectors| vectors.get_vector());
+        match vector {
+            Some(vector_output::Vector::Dense(dense)) => dense.data,
+            other => panic!("no dense vector: {other:?}"),
+        }
+    }
+
+    fn grpc(&self) -> Qdrant {
+        Qdrant::from_url(&self.grpc).skip_compatibility_check().build().expect("a client")
     }
 
     pub(crate) async fn alias(&self, alias: &str, collection: &str) {

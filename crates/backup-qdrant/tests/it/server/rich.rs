@@ -182,6 +182,23 @@ fn what_grpc_and_cosine_would_change_comes_back() {
 }
 
 #[test]
+fn a_vector_with_a_value_that_is_no_number_comes_back() {
+    run(async {
+        let (site, home) = (Site::start().await, Home::new());
+        site.create("odd", json!({"vectors": {"size": 3, "distance": "Dot"}})).await;
+        let vector = [f32::NAN, f32::INFINITY, -0.0];
+        site.upsert_dense("odd", 1, &vector).await;
+        let bits = |vector: Vec<f32>| vector.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        let before = bits(site.dense("odd").await);
+        assert_eq!(before, bits(vector.to_vec()));
+        home.backup(&site).await;
+        site.ask("DELETE", "/collections/odd", Value::Null).await;
+        home.restore(site.store()).await.expect("a restore");
+        assert_eq!(bits(site.dense("odd").await), before);
+    });
+}
+
+#[test]
 fn patterns_say_what_is_backed_up_and_replaced() {
     run(async {
         let (site, home) = (Site::start().await, Home::new());
