@@ -123,6 +123,29 @@ fn a_shards_snapshot_holds_its_part() {
     assert_eq!(snapshot.tally().unwrap(), expected(|id| keys.contains(id)));
 }
 
+#[test]
+fn a_point_in_two_shards_counts_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("moving.snapshot");
+    let mut double = tar::Builder::new(File::create(&path).unwrap());
+    for shard in 0..2 {
+        let file = File::open(fixture("rich.shard0.snapshot")).unwrap();
+        for entry in tar::Archive::new(file).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let name = entry.path().unwrap().display().to_string();
+            if name.starts_with("segments/") {
+                let mut header = entry.header().clone();
+                double.append_data(&mut header, format!("{shard}/{name}"), &mut entry).unwrap();
+            }
+        }
+    }
+    double.finish().unwrap();
+    let snapshot = Snapshot::open(&path, dir.path()).unwrap();
+    assert_eq!((snapshot.shards(), snapshot.count().unwrap()), (2, 272));
+    let once = Snapshot::open(fixture("rich.shard0.snapshot"), dir.path()).unwrap();
+    assert_eq!(snapshot.tally().unwrap(), once.tally().unwrap());
+}
+
 fn append(tar: &mut tar::Builder<File>, name: &str, kind: tar::EntryType, body: &[u8]) {
     let mut header = tar::Header::new_gnu();
     // As it is: `append_data` would refuse what is tested.
