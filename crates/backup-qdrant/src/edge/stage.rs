@@ -327,12 +327,12 @@ mod tests {
                 false => stage.exchange_stepwise(),
             };
             exchange(&stage).unwrap();
+            assert!(!stage.old().exists());
             assert_eq!(stage.find().unwrap(), Found::Committed);
             assert!(holds(&stage.live, "new") && holds(&stage.shard(), "old"));
             exchange(&stage).unwrap();
             assert_eq!(stage.find().unwrap(), Found::Staged);
             assert!(holds(&stage.live, "old") && holds(&stage.shard(), "new"));
-            assert!(!stage.old().exists());
         }
     }
 
