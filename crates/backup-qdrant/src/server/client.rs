@@ -149,7 +149,8 @@ impl Client {
         self.rest.delete(&["collections", name]).long().find().await.map(drop)
     }
 
-    /// Changes aliases, all or none.
+    /// Changes aliases, one after the other in one request; readers see none of the steps between.
+    /// After a failure the first of them may have been done.
     pub(super) async fn change_aliases(&self, actions: Vec<Value>) -> Result<()> {
         if actions.is_empty() {
             return Ok(());

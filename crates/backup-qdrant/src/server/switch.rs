@@ -94,7 +94,7 @@ impl Session {
     pub(super) async fn end(&self) -> Result<()> {
         let Some(notes) = self.read_notes().await? else { return Ok(()) };
         self.sweep().await?;
-        let committed = notes.contains(&Note::Committed);
+        let committed = notes.contains(&Note::Committed) && !notes.contains(&Note::Undone);
         if !committed && !notes.contains(&Note::Undone) {
             return Err(out_of_order("finish", "it was not committed"));
         }
@@ -327,11 +327,9 @@ impl Session {
             !is_ours(alias) && (of(&is) || of(wanted) || of(&self.token.aliases))
         };
         let mut actions = Vec::new();
-        for (alias, to) in &is {
-            if ours(alias) && wanted.get(alias) != Some(to) {
-                actions.push(unpoint(alias));
-            }
-        }
+        // One that is wanted elsewhere is moved by being made again: it is never gone.
+        let unwanted = is.keys().filter(|alias| ours(alias) && !wanted.contains_key(*alias));
+        actions.extend(unwanted.map(|alias| unpoint(alias)));
         for (alias, to) in wanted {
             if ours(alias) && is.get(alias) != Some(to) {
                 actions.push(point(alias, to));
@@ -340,17 +338,16 @@ impl Session {
         Ok(actions)
     }
 
-    /// Changes the notes, and aliases with them: all or none.
+    /// Changes aliases, and then the notes. A server that dies in between has done the first of
+    /// them: what is left to do follows from what is there. So a note comes before the one that
+    /// it replaces goes; of several the latest counts.
     pub(super) async fn set_notes(&self, notes: &[Note], mut actions: Vec<Value>) -> Result<()> {
         let there = self.client.aliases().await?;
-        for note in Note::ALL {
-            let alias = self.token.note(note);
-            match (there.contains_key(&alias), notes.contains(&note)) {
-                (true, false) => actions.push(unpoint(&alias)),
-                (false, true) => actions.push(point(&alias, &self.token.anchor)),
-                _ => {}
-            }
-        }
+        let is = |note: &Note| there.contains_key(&self.token.note(*note));
+        let new = Note::ALL.iter().filter(|note| notes.contains(note) && !is(note));
+        actions.extend(new.map(|note| point(&self.token.note(*note), &self.token.anchor)));
+        let old = Note::ALL.iter().filter(|note| !notes.contains(note) && is(note));
+        actions.extend(old.map(|note| unpoint(&self.token.note(*note))));
         self.client.change_aliases(actions).await
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! A restore has an anchor: a small collection that is made first and removed last, so whether
 //! it is there tells whether the restore is under way. How far it came stands in aliases of the
-//! anchor, its notes: they change together with the aliases of the application, all or none.
+//! anchor, its notes: they change in one request with the aliases of the application.
 
 use std::collections::BTreeMap;
 
