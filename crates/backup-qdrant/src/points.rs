@@ -225,29 +225,28 @@ pub(crate) fn write_payload(json: &mut Writer<'_>, payload: Map<String, Value>) 
 
 /// Reads records as points of a collection with vectors of these forms.
 pub(crate) struct Decoder<'a> {
-    forms: &'a [VectorForm],
     batch: &'a RecordBatch,
+    /// Each with whether the engine would round it again.
+    columns: Vec<(&'a VectorColumn, bool)>,
 }
 
 impl<'a> Decoder<'a> {
     /// Refuses columns that the collection does not have, or has in another form.
-    pub(crate) fn new(batch: &'a RecordBatch, forms: &'a [VectorForm]) -> Result<Self> {
-        for column in batch.columns() {
+    pub(crate) fn new(batch: &'a RecordBatch, forms: &[VectorForm]) -> Result<Self> {
+        let columns = batch.columns().iter().map(|column| {
             let form = forms.iter().find(|form| form.name == column.name());
-            let fits = form.is_some_and(|form| fits(form, column));
-            if !fits {
-                let what = match form {
-                    None => "the collection has no such vector",
-                    Some(_) => "the vectors have another form than the collection's",
-                };
-                return Err(Error::new(ErrorKind::Incompatible, what).on(format!(
-                    "{}, vector {:?}",
-                    batch.collection(),
-                    column.name()
-                )));
-            }
-        }
-        Ok(Self { forms, batch })
+            let what = match form {
+                Some(form) if fits(form, column) => {
+                    let cosine = form.distance.as_deref() == Some("cosine");
+                    return Ok((column, cosine && column.element() == ElementType::F16));
+                }
+                Some(_) => "the vectors have another form than the collection's",
+                None => "the collection has no such vector",
+            };
+            let subject = format!("{}, vector {:?}", batch.collection(), column.name());
+            Err(Error::new(ErrorKind::Incompatible, what).on(subject))
+        });
+        Ok(Self { batch, columns: columns.collect::<Result<_>>()? })
     }
 
     pub(crate) fn points(&self) -> impl Iterator<Item = Result<Point>> {
@@ -268,12 +267,9 @@ impl<'a> Decoder<'a> {
             return Err(wrong("a payload is not an object"));
         };
         let row = record.row();
-        let columns = self.batch.columns().iter().filter(|column| column.is_present(row));
-        let vectors = columns.map(|column| {
-            let form = self.forms.iter().find(|form| form.name == column.name());
-            let cosine = form.is_some_and(|form| form.distance.as_deref() == Some("cosine"));
-            (column.name().to_owned(), vector(column, row, cosine))
-        });
+        let columns = self.columns.iter().filter(|(column, _)| column.is_present(row));
+        let vectors = columns
+            .map(|(column, rounded)| (column.name().to_owned(), vector(column, row, *rounded)));
         Ok(Point { id: Id::from_key(&record.key())?, payload, vectors: vectors.collect() })
     }
 }
@@ -289,15 +285,14 @@ fn fits(form: &VectorForm, column: &VectorColumn) -> bool {
     shape && form.element == column.element()
 }
 
-fn vector(column: &VectorColumn, row: usize, cosine: bool) -> Vector {
+fn vector(column: &VectorColumn, row: usize, rounded: bool) -> Vector {
     use backup_core::record::VectorShape;
     let mut values = get(column.element(), column.row_bytes(row));
-    let half = cosine && column.element() == ElementType::F16;
     match column.shape() {
         VectorShape::Sparse { .. } => Vector::Sparse(column.sparse_indices(row).to_vec(), values),
         VectorShape::Multi { dim, .. } => {
             let rows = values.chunks_exact_mut((*dim).max(1)).map(|row| {
-                if half {
+                if rounded {
                     exact::unit_that_rounds_to(row);
                 }
                 row.to_vec()
@@ -305,7 +300,7 @@ fn vector(column: &VectorColumn, row: usize, cosine: bool) -> Vector {
             Vector::Multi(rows.collect())
         }
         _ => {
-            if half {
+            if rounded {
                 exact::unit_that_rounds_to(&mut values);
             }
             Vector::Dense(values)

@@ -8,7 +8,10 @@ use reqwest::{Url, header::HeaderValue};
 use serde_json::{Value, json};
 use tokio::{runtime::Handle, task::AbortHandle};
 
-use super::rest::Rest;
+use super::{
+    grpc,
+    rest::{Rest, retry},
+};
 use crate::schema::Document;
 
 #[derive(Clone)]
@@ -119,6 +122,16 @@ impl Client {
         self.rest.get(&["collections", collection]).send().await
     }
 
+    /// A collection's settings and indexes, without its aliases.
+    pub(super) async fn settings(&self, collection: &str) -> Result<Document> {
+        Ok(Document::from_rest(&self.info(collection).await?, Vec::new()))
+    }
+
+    /// How many points a collection has, exactly.
+    pub(super) async fn count(&self, collection: &str) -> Result<u64> {
+        retry(|| grpc::count(&self.grpc, collection)).await
+    }
+
     /// What recreates a collection.
     pub(super) async fn document(
         &self,
@@ -207,6 +220,15 @@ impl Client {
         Ok(())
     }
 
+    /// Streams a snapshot from the server; also its length.
+    pub(super) async fn download(
+        &self,
+        collection: &str,
+        snapshot: &Snapshot,
+    ) -> Result<(ByteStream, Option<u64>)> {
+        self.rest.download(&["collections", collection, "snapshots", &snapshot.name]).await
+    }
+
     /// Recovers a collection from a snapshot of another one.
     pub(super) async fn transfer(
         &self,
@@ -215,8 +237,7 @@ impl Client {
         to: &str,
         label: &str,
     ) -> Result<()> {
-        let path = ["collections", from, "snapshots", &snapshot.name];
-        let (body, len) = self.rest.download(&path).await?;
+        let (body, len) = self.download(from, snapshot).await?;
         self.recover(to, label, body, len, snapshot.checksum.as_deref()).await
     }
 }

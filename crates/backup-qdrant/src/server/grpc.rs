@@ -20,7 +20,10 @@ use serde_json::Value as Json;
 use tonic::Code;
 use uuid::Uuid;
 
-use super::rest::{full, refused};
+use super::{
+    rest::{full, refused},
+    scroll::Read,
+};
 use crate::points::{Encoder, Id, Point, Vector, VectorRef};
 
 /// One page of a collection, in the order of the ids.
@@ -129,13 +132,9 @@ fn write_id(id: Id) -> PointId {
     PointId { point_id_options: Some(option) }
 }
 
-/// Adds a point to a batch; `exact` is its payload where gRPC cannot carry it.
-pub(super) fn encode(
-    encoder: &mut Encoder,
-    point: RetrievedPoint,
-    exact: Option<serde_json::Map<String, Json>>,
-) -> Result<()> {
-    let id = read_id(point.id)?;
+/// Adds a point to a batch.
+pub(super) fn encode(encoder: &mut Encoder, read: Read) -> Result<()> {
+    let Read { id, point, exact } = read;
     match exact {
         Some(payload) => {
             encoder.point(id, |json| crate::points::write_payload(json, payload))?;

@@ -34,8 +34,13 @@ const MAX_PAGE: usize = 10_000;
 /// Points whose payload is asked for again over REST in one request.
 const EXACT_POINTS: usize = 100;
 
-/// A point, and its payload where gRPC did not carry it exactly.
-type Read = (RetrievedPoint, Option<Map<String, Value>>);
+/// A point of a page.
+pub(super) struct Read {
+    pub(super) id: Id,
+    pub(super) point: RetrievedPoint,
+    /// Its payload, where gRPC did not carry it exactly.
+    pub(super) exact: Option<Map<String, Value>>,
+}
 
 /// Reads a collection into batches.
 pub(super) struct Scroll {
@@ -75,8 +80,8 @@ impl Scroll {
         while let Some(page) = self.pages.recv().await {
             let page = page?;
             let (before, count) = (self.encoder.byte_size(), page.len());
-            for (point, exact) in page {
-                grpc::encode(&mut self.encoder, point, exact)?;
+            for read in page {
+                grpc::encode(&mut self.encoder, read)?;
             }
             self.records += count as u64;
             let bytes = self.encoder.byte_size() - before;
@@ -140,9 +145,13 @@ impl Fetch {
 
     /// Pages come in the order of the ids, each point once.
     async fn checked(&mut self, page: Page) -> Result<Vec<Read>> {
-        let mut rounded = Vec::new();
-        for point in &page.points {
-            let id = grpc::read_id(point.id.clone())?;
+        if page.points.is_empty() && page.next.is_some() {
+            let what = "Qdrant sent an empty page that is not the last";
+            return Err(Error::new(ErrorKind::Mismatch, what).on(&self.collection));
+        }
+        let (mut reads, mut rounded) = (Vec::with_capacity(page.points.len()), Vec::new());
+        for mut point in page.points {
+            let id = grpc::read_id(point.id.take())?;
             if self.last.is_some_and(|last| id <= last) {
                 let what = "Qdrant sent a point twice, or out of order";
                 return Err(Error::new(ErrorKind::Mismatch, what)
@@ -153,22 +162,16 @@ impl Fetch {
             if grpc::perhaps_rounded(&point.payload) {
                 rounded.push(id);
             }
-        }
-        if page.points.is_empty() && page.next.is_some() {
-            let what = "Qdrant sent an empty page that is not the last";
-            return Err(Error::new(ErrorKind::Mismatch, what).on(&self.collection));
+            reads.push(Read { id, point, exact: None });
         }
         let mut exact = HashMap::new();
         for ids in rounded.chunks(EXACT_POINTS) {
             exact.extend(self.exact(ids).await?);
         }
-        page.points
-            .into_iter()
-            .map(|point| {
-                let id = grpc::read_id(point.id.clone())?;
-                Ok((point, exact.remove(&id)))
-            })
-            .collect()
+        if !exact.is_empty() {
+            reads.iter_mut().for_each(|read| read.exact = exact.remove(&read.id));
+        }
+        Ok(reads)
     }
 
     /// Payloads as JSON, which keeps integers of 2^63 and more.

@@ -14,9 +14,7 @@ use super::pinned::Pinned;
 use super::{
     QdrantStore,
     client::Client,
-    grpc,
     options::{QdrantOptions, Way},
-    rest::retry,
     scroll::Scroll,
     taken::Taken,
 };
@@ -103,7 +101,7 @@ async fn reading(
     }
     let before = match &taken {
         Some(_) => 0,
-        None => count(client, &name).await?,
+        None => client.count(&name).await?,
     };
     Ok(Reading {
         partition: Partition::new(format!("c{number:04}")),
@@ -121,7 +119,7 @@ async fn take(client: &Client, name: &str) -> Result<Result<Taken, String>> {
         let why = "it lies on several servers, of which each has snapshots of its own";
         return Ok(Err(why.to_owned()));
     }
-    let before = count(client, name).await?;
+    let before = client.count(name).await?;
     let snapshot = match client.create_snapshot(name).await {
         Ok(snapshot) => snapshot,
         Err(error)
@@ -132,7 +130,7 @@ async fn take(client: &Client, name: &str) -> Result<Result<Taken, String>> {
         Err(error) => return Err(error.on(name)),
     };
     let taken = Taken { collection: name.to_owned(), snapshot, points: None };
-    match count(client, name).await {
+    match client.count(name).await {
         // How many there were at the moment between is known where nothing came or went.
         Ok(after) => Ok(Ok(Taken { points: Some(before).filter(|_| before == after), ..taken })),
         Err(error) => {
@@ -151,10 +149,6 @@ async fn remove_all(client: &Client, readings: &[Reading]) -> Result<()> {
         }));
     }
     outcome
-}
-
-async fn count(client: &Client, collection: &str) -> Result<u64> {
-    retry(|| grpc::count(&client.grpc, collection)).await
 }
 
 struct Session {
@@ -196,25 +190,20 @@ impl SourceSession for Session {
 
     async fn next(&self, partition: &Partition) -> Result<Option<Part>> {
         self.cancel.check()?;
-        let at = self.readings.iter().position(|reading| reading.partition == *partition);
-        let at = at.ok_or_else(|| {
+        let reading = self.readings.iter().find(|reading| reading.partition == *partition);
+        let reading = reading.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there is no such partition").on(&partition.name)
         })?;
-        let reading = &self.readings[at];
         let mut state = reading.state.lock().await;
         match &mut *state {
             State::Begin(remark) => {
                 if let Some(detail) = remark.take() {
                     return Ok(Some(Part::Notice(reading.scrolled_because(&detail))));
                 }
-                #[cfg(feature = "qdrant-edge")]
-                if let (Some(_), Way::Pinned(scratch)) = (&reading.taken, &self.options.way) {
-                    *state = State::Pinned(Box::new(self.pinned(at, scratch.clone()).await?));
-                    return reading.document.part(&reading.name).map(Part::Schema).map(Some);
-                }
-                if reading.taken.is_some() {
-                    *state = State::Done { scrolled: false };
-                    return self.native(at).await.map(Some);
+                if let Some(taken) = &reading.taken {
+                    let (next, part) = self.begin_taken(reading, taken).await?;
+                    *state = next;
+                    return Ok(Some(part));
                 }
                 let forms = reading.document.forms()?;
                 let scroll = Scroll::start(&self.client, &reading.name, &reading.name, &forms);
@@ -263,7 +252,7 @@ impl SourceSession for Session {
             let mut differ = serde_json::Map::new();
             for (name, before) in scrolled {
                 // A collection that is gone by now was read all the same.
-                let after = count(&client, &name).await.ok();
+                let after = client.count(&name).await.ok();
                 if after != Some(before) {
                     differ.insert(name, json!([before, after]));
                 }
@@ -282,30 +271,19 @@ impl SourceSession for Session {
 }
 
 impl Session {
-    #[cfg(feature = "qdrant-edge")]
-    async fn pinned(&self, at: usize, scratch: std::path::PathBuf) -> Result<Pinned> {
-        let (client, readings) = (self.client.clone(), Arc::clone(&self.readings));
-        let opened = async move {
-            let reading = &readings[at];
-            let forms = reading.document.forms()?;
-            match &reading.taken {
-                Some(taken) => Pinned::open(&client, taken, forms, &scratch).await,
-                None => Err(Error::adapter("there is no snapshot").on(&reading.name)),
-            }
-        };
-        self.client.run(opened).await
-    }
-
-    async fn native(&self, at: usize) -> Result<Part> {
-        let (client, readings) = (self.client.clone(), Arc::clone(&self.readings));
-        let part = async move {
-            let reading = &readings[at];
-            match &reading.taken {
-                Some(taken) => taken.part(&client, &reading.document).await.map(Part::Blob),
-                None => Err(Error::adapter("there is no snapshot").on(&reading.name)),
-            }
-        };
-        self.client.run(part).await
+    /// The first part of a collection of which there is a snapshot.
+    async fn begin_taken(&self, reading: &Reading, taken: &Taken) -> Result<(State, Part)> {
+        let (client, taken) = (self.client.clone(), taken.clone());
+        let document = reading.document.clone();
+        #[cfg(feature = "qdrant-edge")]
+        if let Way::Pinned(scratch) = &self.options.way {
+            let (forms, scratch) = (document.forms()?, scratch.clone());
+            let opened = async move { Pinned::open(&client, &taken, forms, &scratch).await };
+            let pinned = Box::new(self.client.run(opened).await?);
+            return Ok((State::Pinned(pinned), Part::Schema(document.part(&reading.name)?)));
+        }
+        let blob = self.client.run(async move { taken.part(&client, &document).await });
+        Ok((State::Done { scrolled: false }, Part::Blob(blob.await?)))
     }
 }
 

@@ -119,7 +119,7 @@ impl Session {
                 }
                 Some(notes) if notes.iter().all(|note| *note == Note::Sealed) => {
                     this.set_notes(&[], Vec::new()).await?;
-                    this.drop_own(false).await?;
+                    this.drop_own(|name| name != this.token.anchor).await?;
                 }
                 Some(_) => return Err(out_of_order("begin", "it was committed already")),
             }
@@ -193,7 +193,7 @@ impl Session {
             Error::new(ErrorKind::Mismatch, what).on(&blob.name)
         })?;
         self.wait_for_green(&target.shadow).await?;
-        let found = retry(|| grpc::count(&self.client.grpc, &target.shadow)).await?;
+        let found = self.client.count(&target.shadow).await?;
         if native.points.is_some_and(|points| points != found) {
             let what = format!(
                 "a native snapshot gave {found} points instead of {}",
@@ -213,11 +213,7 @@ impl Session {
         let prefix = self.token.native();
         let mut own = aliases.iter().filter(|(_, to)| **to == target.shadow);
         let content = own.find_map(|(alias, _)| recall(alias.strip_prefix(&prefix)?));
-        content.ok_or_else(|| {
-            Error::new(ErrorKind::Unfinished, "staging was interrupted")
-                .on(&target.name)
-                .advise("begin the restore again, or abort it")
-        })
+        content.ok_or_else(|| interrupted("staging was interrupted", &target.name))
     }
 
     /// Refuses vectors that the application would not find its way in.
@@ -229,7 +225,7 @@ impl Session {
     ) -> Result<()> {
         let live = match target.was {
             Was::Free => return Ok(()),
-            _ => Document::from_rest(&self.client.info(&target.name).await?, Vec::new()),
+            _ => self.client.settings(&target.name).await?,
         };
         let mut differ = Vec::new();
         let live_forms = live.forms()?;
@@ -270,9 +266,7 @@ impl Session {
         let target = self.target(batch.collection())?;
         let staged = self.lock().get(batch.collection()).cloned();
         let staged = staged.ok_or_else(|| {
-            Error::new(ErrorKind::Unfinished, "records came without the collection's description")
-                .on(batch.collection())
-                .advise("begin the restore again, or abort it")
+            interrupted("records came without the collection's description", batch.collection())
         })?;
         let each = (batch.byte_size() / batch.len().max(1)).max(1);
         let most = (CHUNK_BYTES / each).clamp(1, CHUNK_POINTS);
@@ -316,17 +310,16 @@ impl Session {
     }
 
     /// Ends staging: indexes, settings, aliases; then compares with what the archive asks for.
-    pub(super) async fn seal(&self) -> Result<()> {
+    /// The notes afterwards.
+    pub(super) async fn seal(&self) -> Result<BTreeSet<Note>> {
         match self.read_notes().await? {
             Some(notes) if notes.is_empty() => {}
-            Some(_) => return Ok(()),
+            Some(notes) => return Ok(notes),
             None => return Err(out_of_order("verify", "nothing is staged")),
         }
         let staged = self.lock().clone();
         if let Some(target) = self.token.targets.iter().find(|t| !staged.contains_key(&t.name)) {
-            return Err(Error::new(ErrorKind::Unfinished, "staging was interrupted")
-                .on(&target.name)
-                .advise("begin the restore again, or abort it"));
+            return Err(interrupted("staging was interrupted", &target.name));
         }
         let mut wishes = Vec::new();
         for target in &self.token.targets {
@@ -338,12 +331,13 @@ impl Session {
                 document.aliases.iter().map(|alias| point(&self.token.wish(alias), &target.shadow)),
             );
         }
-        self.set_notes(&[Note::Sealed], wishes).await
+        self.set_notes(&[Note::Sealed], wishes).await?;
+        Ok(BTreeSet::from([Note::Sealed]))
     }
 
     async fn finish_collection(&self, shadow: &str, document: &Document) -> Result<()> {
         // A native snapshot brings its own.
-        let is = Document::from_rest(&self.client.info(shadow).await?, Vec::new()).payload_indexes;
+        let is = self.client.settings(shadow).await?.payload_indexes;
         let mut missing = document.payload_indexes.clone();
         missing.retain(|field, _| !is.contains_key(field));
         self.create_indexes(shadow, &missing).await?;
@@ -353,7 +347,7 @@ impl Session {
         let body = json!({"optimizers_config": {"indexing_threshold": threshold}});
         self.client.rest.patch(&["collections", shadow], body).long().send().await?;
         self.wait_for_green(shadow).await?;
-        let is = Document::from_rest(&self.client.info(shadow).await?, Vec::new());
+        let is = self.client.settings(shadow).await?;
         let mut differ = differences(&document.config, &is.config, "");
         for (field, index) in &document.payload_indexes {
             let is = is.payload_indexes.get(field).unwrap_or(&Value::Null);
@@ -413,10 +407,8 @@ impl Session {
             self.cancel.check()?;
             let place = if live { &target.name } else { &target.shadow };
             if target.native {
-                let count = |name: String| async move {
-                    retry(|| grpc::count(&self.client.grpc, &name)).await
-                };
-                if live && count(place.clone()).await? != count(target.shadow.clone()).await? {
+                let whole = self.client.count(&target.shadow).await?;
+                if live && self.client.count(place).await? != whole {
                     let what = "the live collection has not as many points as what was restored";
                     return Err(Error::new(ErrorKind::Mismatch, what).on(&target.name));
                 }
@@ -424,8 +416,7 @@ impl Session {
                 content.blobs.insert(format!("{}{ENDING}", target.name), found);
                 continue;
             }
-            let info = self.client.info(place).await?;
-            let forms = Document::from_rest(&info, Vec::new()).forms()?;
+            let forms = self.client.settings(place).await?.forms()?;
             let scroll = Scroll::start(&self.client, place, &target.name, &forms);
             let tally = scroll.tally().await.map_err(|error| error.on(&target.name))?;
             content.collections.insert(target.name.clone(), tally);
@@ -433,12 +424,11 @@ impl Session {
         Ok(content)
     }
 
-    /// Removes the restore's own collections, the anchor last if at all.
-    pub(super) async fn drop_own(&self, anchor_too: bool) -> Result<()> {
+    /// Removes those of the restore's own collections that `unwanted` picks, the anchor last.
+    pub(super) async fn drop_own(&self, unwanted: impl Fn(&str) -> bool) -> Result<()> {
         let there = self.client.collections().await?;
-        for name in self.token.own() {
-            let anchor = name == self.token.anchor;
-            if there.iter().any(|known| known == name) && (anchor_too || !anchor) {
+        for name in self.token.own().into_iter().filter(|name| unwanted(name)) {
+            if there.iter().any(|known| known == name) {
                 self.client.drop_collection(name).await?;
             }
         }
@@ -459,6 +449,12 @@ impl Sendable {
         let (point, payload) = grpc::decode(point);
         Self { id, point, payload }
     }
+}
+
+fn interrupted(what: &str, collection: &str) -> Error {
+    Error::new(ErrorKind::Unfinished, what)
+        .on(collection)
+        .advise("begin the restore again, or abort it")
 }
 
 pub(super) fn out_of_order(verb: &str, why: &str) -> Error {
@@ -490,8 +486,7 @@ impl SinkSession for Session {
     async fn verify(&self, _: &Content) -> Result<Content> {
         self.cancel.check()?;
         self.on_runtime(|this| async move {
-            this.seal().await?;
-            let notes = this.read_notes().await?.unwrap_or_default();
+            let notes = this.seal().await?;
             this.tallies(notes.contains(&Note::Committed)).await
         })
         .await

@@ -11,8 +11,6 @@ use serde_json::Value;
 
 use super::{
     client::{point, unpoint},
-    grpc,
-    rest::retry,
     stage::{Session, is_ours, out_of_order},
     token::{Note, Was},
 };
@@ -107,24 +105,13 @@ impl Session {
             }
         }
         // What remembers the archive's aliases, of a collection that stays.
-        let prefix = format!("{}.as.", self.token.anchor);
-        let native = self.token.native();
-        let wishes = aliases.keys().filter(|a| a.starts_with(&prefix) || a.starts_with(&native));
-        self.client.change_aliases(wishes.map(|alias| unpoint(alias)).collect()).await?;
-        let stays = |name: &str| {
-            committed
-                && self
-                    .token
-                    .targets
-                    .iter()
-                    .any(|target| matches!(target.was, Was::Alias(_)) && target.shadow == name)
-        };
-        for name in self.token.own() {
-            if there.iter().any(|known| known == name) && !stays(name) {
-                self.client.drop_collection(name).await?;
-            }
-        }
-        Ok(())
+        let remember = [self.token.wish(""), self.token.native()];
+        let remembered = aliases.keys().filter(|a| remember.iter().any(|r| a.starts_with(r)));
+        self.client.change_aliases(remembered.map(|alias| unpoint(alias)).collect()).await?;
+        // What an alias points at now has no other name.
+        let targets = self.token.targets.iter().filter(|t| matches!(t.was, Was::Alias(_)));
+        let live: Vec<_> = targets.filter(|_| committed).map(|t| t.shadow.as_str()).collect();
+        self.drop_own(|name| !live.contains(&name)).await
     }
 
     pub(super) async fn give_up(&self) -> Result<()> {
@@ -136,7 +123,7 @@ impl Session {
             self.switch_back().await?;
         }
         self.sweep().await?;
-        self.drop_own(true).await
+        self.drop_own(|_| true).await
     }
 
     /// Removes a collection that has a copy, and first what recovering it left beside it, which
@@ -230,10 +217,10 @@ impl Session {
             if self.client.collections().await?.iter().any(|known| known == old) {
                 self.client.drop_collection(old).await?;
             }
-            let before = self.count(name).await?;
+            let before = self.client.count(name).await?;
             self.copy(name, old).await?;
             self.wait_for_green(old).await?;
-            if before == self.count(old).await? && before == self.count(name).await? {
+            if before == self.client.count(old).await? && before == self.client.count(name).await? {
                 return Ok(());
             }
         }
@@ -242,16 +229,12 @@ impl Session {
             .advise("pause what writes to the collection, then restore again"))
     }
 
-    async fn count(&self, collection: &str) -> Result<u64> {
-        retry(|| grpc::count(&self.client.grpc, collection)).await
-    }
-
     /// Gives a name the content and settings of a collection.
     ///
     /// At one moment where the settings are equal. Otherwise the server refuses to, or keeps
     /// the old settings: then the name is free for the time that this takes.
     async fn replace(&self, from: &str, name: &str) -> Result<()> {
-        let wanted = Document::from_rest(&self.client.info(from).await?, Vec::new());
+        let wanted = self.client.settings(from).await?;
         let live = self.client.rest.get(&["collections", name]).find().await?;
         let live = live.map(|info| Document::from_rest(&info, Vec::new()));
         if live.is_some_and(|live| live.config != wanted.config) {
@@ -259,7 +242,7 @@ impl Session {
         }
         self.copy(from, name).await?;
         // Depending on its version the server takes the payload indexes with the snapshot.
-        let is = Document::from_rest(&self.client.info(name).await?, Vec::new()).payload_indexes;
+        let is = self.client.settings(name).await?.payload_indexes;
         for (field, index) in &is {
             if wanted.payload_indexes.get(field) != Some(index) {
                 let path = ["collections", name, "index", field];

@@ -29,8 +29,7 @@ pub(super) struct Taken {
 
 impl Taken {
     pub(super) async fn body(&self, client: &Client) -> Result<(ByteStream, Option<u64>)> {
-        let path = ["collections", &self.collection, "snapshots", &self.snapshot.name];
-        let (body, len) = client.rest.download(&path).await?;
+        let (body, len) = client.download(&self.collection, &self.snapshot).await?;
         let Some(checksum) = self.snapshot.checksum.clone() else { return Ok((body, len)) };
         let collection = self.collection.clone();
         let checked = Hashed::new(body, move |_, digest| {
