@@ -43,6 +43,10 @@ pub enum ErrorKind {
     Mismatch,
     /// The archive does not fit what it is to be restored to.
     Incompatible,
+    /// A record is on both sides, and the rule is to fail then.
+    Conflict,
+    /// The store was changed by somebody else meanwhile.
+    Changed,
     /// An earlier restore was interrupted and has to be resumed first.
     Unfinished,
     /// Neither the old nor the new state could be reached; both are kept.
@@ -74,6 +78,8 @@ impl ErrorKind {
             Self::UnknownVersion => "unknown-version",
             Self::Mismatch => "mismatch",
             Self::Incompatible => "incompatible",
+            Self::Conflict => "conflict",
+            Self::Changed => "changed",
             Self::Unfinished => "unfinished",
             Self::RepairNeeded => "repair-needed",
             Self::Cancelled => "cancelled",
@@ -99,6 +105,8 @@ impl ErrorKind {
             Self::UnknownVersion => "use a newer version of backup-kit",
             Self::Mismatch => "do not rely on this copy; run the operation again",
             Self::Incompatible => "restore with a matching version",
+            Self::Conflict => "choose a rule for conflicts, such as skip or keep-newer",
+            Self::Changed => "run the operation again, with the application paused if need be",
             Self::Unfinished => "resume the earlier restore first",
             Self::RepairNeeded => "keep the files named here and repair by hand",
             Self::Cancelled => "run it again when convenient",
@@ -151,7 +159,10 @@ impl Error {
             what: what.into(),
             subject: None,
             advice: None,
-            retry: matches!(kind, ErrorKind::Busy | ErrorKind::Unreachable | ErrorKind::Locked),
+            retry: matches!(
+                kind,
+                ErrorKind::Busy | ErrorKind::Unreachable | ErrorKind::Locked | ErrorKind::Changed
+            ),
             cause: None,
         }))
     }

@@ -162,12 +162,18 @@ pub enum Reattached {
 /// Dropping a session changes nothing: what is staged stays for `reattach`.
 #[async_trait]
 pub trait SinkSession: Send + Sync {
-    /// The records of `keys` that the live store holds, in any order. Only an adapter with
-    /// the capability `merge` has it.
+    /// The records of `keys` that the live store holds, whole and as a backup would carry
+    /// them, in any order; vectors of unlike form make several batches. None for a collection
+    /// that is not there. Only an adapter with the capability `merge` has it.
+    ///
+    /// A session that can remembers the answer, also that a key was free: where a record that
+    /// [`commit`](Self::commit) is about to write has changed since, it refuses with
+    /// [`Changed`](crate::ErrorKind::Changed). Where it cannot, the last writer wins, and
+    /// [`Prepared::notes`] say so.
     ///
     /// # Errors
     /// [`Unsupported`](crate::ErrorKind::Unsupported) without the capability `merge`.
-    async fn existing(&self, collection: &str, _keys: &[Key]) -> Result<RecordBatch> {
+    async fn existing(&self, collection: &str, _keys: &[Key]) -> Result<Vec<RecordBatch>> {
         Err(no_merge().on(collection))
     }
 
@@ -179,7 +185,8 @@ pub trait SinkSession: Send + Sync {
     async fn write(&self, part: Part) -> Result<()>;
 
     /// Reads back what is staged, or after `commit` what is live, and tallies it. The
-    /// caller compares.
+    /// caller compares. In merge mode these are the records that were staged, and after
+    /// `commit` those same records as they are live; what else the store holds does not count.
     ///
     /// `expected` tells what to look for: collections, and which ranges of a blob are
     /// masked. An adapter may not copy figures from it.
@@ -188,7 +195,9 @@ pub trait SinkSession: Send + Sync {
     /// Content that cannot be read or is damaged.
     async fn verify(&self, expected: &Content) -> Result<Content>;
 
-    /// Keeps the live content as the pre-image and makes the staged content live.
+    /// Keeps the live content as the pre-image and makes the staged content live. In merge
+    /// mode that is the content of the records that were staged and of no others; a collection
+    /// that is not there is made.
     ///
     /// # Errors
     /// The live content is then still the old one, unless the error is

@@ -256,7 +256,7 @@ pub(super) async fn merge<H: Harness>(kit: &Kit<'_, H>) -> Checked {
     let asked = keys.iter().map(|key| Key::from_json(key)).collect::<Result<Vec<_>, _>>()?;
     for collection in before.content.collections.keys() {
         let existing = session.existing(collection, &asked).await.during("existing")?;
-        let found = lines(&[Kept::Records(existing)]);
+        let found = lines(&existing.into_iter().map(Kept::Records).collect::<Vec<_>>());
         let mut wanted = live.clone();
         wanted.retain(|(name, key, _), _| name == collection && keys.contains(key.as_str()));
         ensure!(found == wanted, "existing() found {found:?} of {wanted:?}");

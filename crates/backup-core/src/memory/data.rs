@@ -1,6 +1,9 @@
 //! What a [`MemoryStore`](super::MemoryStore) holds, live or staged.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -93,6 +96,19 @@ impl Data {
         Ok(content)
     }
 
+    /// Those records, entries and blobs that `other` has, too, as they are here.
+    pub(super) fn part_in(&self, other: &Data) -> Data {
+        let collections = other.collections.iter().filter_map(|(name, theirs)| {
+            let mut ours = self.collections.get(name)?.clone();
+            ours.records.retain(|id, _| theirs.records.contains_key(id));
+            ours.entries.retain(|path, _| theirs.entries.contains_key(path));
+            Some((name.clone(), ours))
+        });
+        let mut blobs = self.blobs.clone();
+        blobs.retain(|name, _| other.blobs.contains_key(name));
+        Data { collections: collections.collect(), blobs }
+    }
+
     /// Adds `other`, which wins where both hold a record.
     pub(super) fn merge(&mut self, other: Data) {
         for (name, theirs) in other.collections {
@@ -107,6 +123,12 @@ impl Data {
 }
 
 impl Collection {
+    /// The records of these keys, elements too.
+    pub(super) fn of_keys(&self, keys: &BTreeSet<&Key>) -> Vec<(Id, Record)> {
+        let found = self.records.iter().filter(|((key, _), _)| keys.contains(key));
+        found.map(|(id, record)| (id.clone(), record.clone())).collect()
+    }
+
     pub(super) fn insert_batch(&mut self, batch: &RecordBatch) -> Result<()> {
         for record in batch.iter() {
             let vectors = batch

@@ -1,12 +1,14 @@
 //! Restoring into a [`MemoryStore`].
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use async_trait::async_trait;
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::{
     MemoryStore, State, Step,
-    data::{Collection, Data, Entry, Node, Record, StoredBlob},
+    data::{Collection, Data, Entry, Id, Node, Record, StoredBlob},
 };
 use crate::{
     cancel::Cancel,
@@ -21,6 +23,8 @@ pub(super) struct Stage {
     mode: WriteMode,
     phase: Phase,
     staged: Data,
+    // What `existing` answered, by collection.
+    seen: BTreeMap<String, BTreeMap<Key, Vec<(Id, Record)>>>,
 }
 
 enum Phase {
@@ -64,6 +68,7 @@ impl Sink for MemoryStore {
             mode: token.mode,
             phase: Phase::Staged,
             staged: Data::default(),
+            seen: BTreeMap::new(),
         });
         if !matches!(stage.phase, Phase::Staged) {
             return Err(out_of_order("begin", "it was committed already").on(restore));
@@ -96,22 +101,23 @@ impl MemoryStore {
 
 #[async_trait]
 impl SinkSession for Session {
-    async fn existing(&self, collection: &str, keys: &[Key]) -> Result<RecordBatch> {
+    async fn existing(&self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
         self.store.step(Step::Existing)?;
-        let state = self.store.lock();
-        let records = state.live.collections.get(collection).into_iter();
-        let wanted = records.flat_map(|c| &c.records).filter(|((key, _), _)| keys.contains(key));
-        // Vectors of unlike form would make two batches; the caller gets one: the values
-        // tell what a conflict rule wants to know.
-        let plain: Vec<_> = wanted
-            .map(|(id, record)| (id, Record { value: record.value.clone(), vectors: Vec::new() }))
-            .collect();
-        let mut batches =
-            Collection::batches(collection, plain.iter().map(|(id, r)| (*id, r)), usize::MAX)?;
-        match batches.pop() {
-            Some(batch) => Ok(batch),
-            None => RecordBatch::from_lines(collection, bytes::Bytes::new()),
+        let mut state = self.store.lock();
+        let State { live, stages, .. } = &mut *state;
+        let asked: BTreeSet<_> = keys.iter().collect();
+        let mut found = live.collections.get(collection).map(|c| c.of_keys(&asked));
+        let found = found.take().unwrap_or_default();
+        let batches =
+            Collection::batches(collection, found.iter().map(|(i, r)| (i, r)), usize::MAX);
+        if let Some(stage) = stages.get_mut(&self.restore) {
+            let seen = stage.seen.entry(collection.to_owned()).or_default();
+            seen.extend(asked.into_iter().map(|key| (key.clone(), Vec::new())));
+            for (id, record) in found {
+                seen.entry(id.0.clone()).or_default().push((id, record));
+            }
         }
+        batches
     }
 
     async fn write(&self, part: Part) -> Result<()> {
@@ -172,6 +178,9 @@ impl SinkSession for Session {
         let state = self.store.lock();
         match state.stages.get(&self.restore) {
             Some(Stage { phase: Phase::Staged, staged, .. }) => staged.content(expected),
+            Some(Stage { mode: WriteMode::Merge, staged, .. }) => {
+                state.live.part_in(staged).content(expected)
+            }
             Some(_) => state.live.content(expected),
             None => Err(out_of_order("verify", "nothing is staged").on(&self.restore)),
         }
@@ -183,11 +192,13 @@ impl SinkSession for Session {
             (Phase::Committed { .. }, _) => Ok(()),
             (Phase::Undone, _) => Err(out_of_order("commit", "it was undone")),
             (Phase::Staged, mode) => {
-                let staged = std::mem::take(&mut stage.staged);
                 let pre_image = live.clone();
                 match mode {
-                    WriteMode::Replace => *live = staged,
-                    WriteMode::Merge => live.merge(staged),
+                    WriteMode::Replace => *live = std::mem::take(&mut stage.staged),
+                    WriteMode::Merge => {
+                        stage.unchanged(live)?;
+                        live.merge(stage.staged.clone());
+                    }
                 }
                 stage.phase = Phase::Committed { pre_image };
                 Ok(())
@@ -226,6 +237,24 @@ impl SinkSession for Session {
                 Err(out_of_order("abort", "it was committed"))
             }
         })
+    }
+}
+
+impl Stage {
+    /// Refuses where a record that is to be written is not what `existing` answered.
+    fn unchanged(&self, live: &Data) -> Result<()> {
+        for (name, staged) in &self.staged.collections {
+            let Some(seen) = self.seen.get(name) else { continue };
+            let keys: BTreeSet<_> = staged.records.keys().map(|(key, _)| key).collect();
+            for key in keys {
+                let now = live.collections.get(name).map(|c| c.of_keys(&BTreeSet::from([key])));
+                if seen.get(key).is_some_and(|seen| *seen != now.unwrap_or_default()) {
+                    let what = "a record was changed after it was compared with the archive's";
+                    return Err(Error::new(ErrorKind::Changed, what).on(format!("{name}, {key}")));
+                }
+            }
+        }
+        Ok(())
     }
 }
 

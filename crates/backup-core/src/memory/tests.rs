@@ -122,11 +122,41 @@ fn a_merge_keeps_what_is_there() {
     let before = to.snapshot();
     let session = stage(&to, &token(&to, WriteMode::Merge), read_all(&from));
     let existing = block_on(session.existing("c", &[Key::from(1), Key::from(3)])).unwrap();
-    assert_eq!(&existing.text()[..], b"{\"key\":1,\"value\":\"old\"}\n");
+    assert_eq!(existing.len(), 1);
+    assert_eq!(&existing[0].text()[..], b"{\"key\":1,\"value\":\"old\"}\n");
     block_on(session.commit()).unwrap();
     assert_eq!((to.get("c", 1), to.get("c", 2)), (Some(json!("new")), Some(json!("old"))));
     block_on(session.undo()).unwrap();
     assert_eq!(to.snapshot(), before);
+}
+
+#[test]
+fn a_merge_tells_of_its_own_records_and_refuses_what_changed() {
+    let (from, to) = (MemoryStore::new(), MemoryStore::new());
+    from.insert("c", 1, json!("new")).unwrap();
+    from.insert("c", 3, json!("new")).unwrap();
+    to.insert("c", 1, json!("old")).unwrap();
+    to.insert("c", 2, json!("old")).unwrap();
+    let session = stage(&to, &token(&to, WriteMode::Merge), read_all(&from));
+    let keys = [Key::from(1), Key::from(2), Key::from(3)];
+    let ask = || block_on(session.existing("c", &keys)).unwrap();
+    ask();
+    assert!(block_on(session.existing("absent", &keys)).unwrap().is_empty());
+    for change in [(1, "other"), (3, "not free any more")] {
+        to.insert("c", change.0, json!(change.1)).unwrap();
+        let error = block_on(session.commit()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Changed, "{error}");
+        ask();
+    }
+    to.insert("c", 2, json!("not written")).unwrap();
+    let verify = || block_on(session.verify(&Content::new())).unwrap();
+    assert_eq!(verify(), from.content());
+    block_on(session.commit()).unwrap();
+    assert_eq!(verify(), from.content());
+    to.insert("c", 2, json!("others do not count")).unwrap();
+    assert_eq!(verify(), from.content());
+    to.insert("c", 3, json!("this does")).unwrap();
+    assert_ne!(verify(), from.content());
 }
 
 #[test]

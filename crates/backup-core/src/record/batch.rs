@@ -45,7 +45,7 @@ use crate::error::{Error, ErrorKind, Result};
 /// ```
 #[derive(Debug, Clone)]
 pub struct RecordBatch {
-    collection: String,
+    pub(super) collection: String,
     text: Bytes,
     lines: Vec<Line>,
     columns: Vec<VectorColumn>,
@@ -343,7 +343,7 @@ impl BatchBuilder {
         self.line(Some(element), key, write)
     }
 
-    fn line(
+    pub(super) fn line(
         &mut self,
         element: Option<&Key>,
         key: &Key,

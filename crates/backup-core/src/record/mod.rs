@@ -3,6 +3,7 @@
 mod batch;
 pub mod canonical;
 mod digest;
+mod edit;
 mod key;
 #[cfg(test)]
 pub(crate) mod properties;
@@ -11,5 +12,6 @@ mod vector;
 
 pub use batch::{BatchBuilder, ColumnId, RecordBatch, RecordRef};
 pub use digest::{ContentDigest, MaskedHasher, Sha256Digest, Tally, VectorTally};
+pub use edit::Edit;
 pub use key::Key;
 pub use vector::{ElementType, VectorColumn, VectorShape};

@@ -93,7 +93,7 @@ fn once_only(count: &mut usize) -> Result<()> {
 
 #[async_trait]
 impl SinkSession for Session {
-    async fn existing(&self, collection: &str, keys: &[Key]) -> Result<RecordBatch> {
+    async fn existing(&self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
         let keys = if self.store.has(F::FindsNothingExisting) { &[] } else { keys };
         self.inner.existing(collection, keys).await
     }

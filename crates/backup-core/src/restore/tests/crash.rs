@@ -123,7 +123,7 @@ macro_rules! mortal {
 
 #[async_trait]
 impl SinkSession for MortalSession {
-    async fn existing(&self, collection: &str, keys: &[Key]) -> Result<RecordBatch> {
+    async fn existing(&self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
         self.session.existing(collection, keys).await
     }
     async fn write(&self, part: Part) -> Result<()> {

@@ -39,7 +39,7 @@ impl Future for Later {
 
 #[async_trait]
 impl SinkSession for Slow {
-    async fn existing(&self, _: &str, _: &[Key]) -> Result<RecordBatch> {
+    async fn existing(&self, _: &str, _: &[Key]) -> Result<Vec<RecordBatch>> {
         Err(Error::adapter("not asked for"))
     }
     async fn write(&self, part: Part) -> Result<()> {
