@@ -18,6 +18,7 @@ mod quiesce;
 pub mod record;
 mod redact;
 mod restore;
+pub mod select;
 mod sink;
 mod source;
 mod stores;
@@ -40,6 +41,7 @@ pub use quiesce::{Pause, Quiesce};
 pub use restore::{
     PlannedArchive, PlannedStore, RestoreOptions, RestorePlan, RestoreReport, RestoredStore,
 };
+pub use select::{Condition, NameMap, Op, Rewrite, Selection, Unmapped};
 pub use sink::{Prepared, Reattached, Sink, SinkSession, StagePlan, StageToken, Switch, WriteMode};
 pub use source::{Partition, PinRequest, Pinned, Source, SourceSession, Summary};
 pub use stores::Stores;

@@ -303,6 +303,24 @@ pub struct FieldMapping {
 }
 
 impl FieldMapping {
+    /// The JSON pointer of a field, by its name: that of a member here, or of
+    /// [`other`](Self::other).
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&str> {
+        let known = match name {
+            "project" => &self.project,
+            "category" => &self.category,
+            "tags" => &self.tags,
+            "created_at" => &self.created_at,
+            "updated_at" => &self.updated_at,
+            "title" => &self.title,
+            "content" => &self.content,
+            "model" => &self.model,
+            other => return self.other.get(other).map(String::as_str),
+        };
+        known.as_deref()
+    }
+
     /// Whether nothing is mapped.
     #[must_use]
     pub fn is_empty(&self) -> bool {
