@@ -7,13 +7,12 @@ mod backup;
 mod cancel;
 mod catalog;
 mod clock;
-mod compat;
+mod conflict;
 mod error;
 mod event;
 mod journal;
 pub mod manifest;
 mod memory;
-mod migrate;
 mod part;
 mod pipe;
 mod quiesce;
@@ -31,12 +30,13 @@ pub use backup::{BackupOptions, BackupReport, LivePolicy, Outcome};
 pub use cancel::Cancel;
 pub use catalog::{Catalog, CatalogEntry, CatalogLock, Listing};
 pub use clock::{ArchiveId, Clock, FixedClock, SystemClock, Timestamp};
-pub use compat::{Compatibility, VersionPolicy, VersionVerdict, Versions};
+pub use conflict::{
+    Conflict, ConflictCounts, Copied, Resolution, Resolved, Resolver, SkipReason, Skipped,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Observer};
 pub use journal::RestoreStep;
 pub use memory::{MemorySnapshot, MemoryStore, Step};
-pub use migrate::{Change, Migration, MigrationInfo, MigrationPath, Migrations, Transform};
 pub use part::{
     Blob, BlobContent, ByteStream, CollectionEnd, Content, EntryFacts, EntryKind, EntryPath,
     FileEntry, Metadata, Notice, NoticeKind, Part, Schema, byte_stream,

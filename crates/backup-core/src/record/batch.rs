@@ -252,6 +252,18 @@ impl<'a> RecordRef<'a> {
         self.slice(&self.line.value)
     }
 
+    /// The collection that it belongs to.
+    #[must_use]
+    pub fn collection(&self) -> &'a str {
+        &self.batch.collection
+    }
+
+    /// The columns in which it has a vector, at its [row](Self::row).
+    pub fn vectors(&self) -> impl Iterator<Item = &'a VectorColumn> + use<'a> {
+        let row = self.row;
+        self.batch.columns.iter().filter(move |column| column.is_present(row))
+    }
+
     /// Its number within the batch, and its row in every vector column.
     #[must_use]
     pub fn row(&self) -> usize {

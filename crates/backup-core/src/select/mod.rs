@@ -16,6 +16,7 @@ use std::{
 
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
+pub(crate) use self::value::time;
 pub use self::{
     condition::{Condition, Field, Op, Test},
     filter::Filter,

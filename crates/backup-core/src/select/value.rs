@@ -91,7 +91,7 @@ pub(super) fn span(text: &str) -> Option<(Timestamp, Timestamp)> {
 }
 
 /// The moment that a record's value means.
-pub(super) fn time(value: &Value) -> Option<Timestamp> {
+pub(crate) fn time(value: &Value) -> Option<Timestamp> {
     match tagged::scalar(value) {
         Some(Scalar::Text(text)) => moment(&text),
         Some(Scalar::Integer(number)) => {

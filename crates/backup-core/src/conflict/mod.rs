@@ -1,0 +1,12 @@
+//! What becomes of records that exist on both sides.
+
+mod identity;
+mod merge;
+mod output;
+mod resolution;
+mod resolver;
+#[cfg(test)]
+mod tests;
+
+pub use resolution::{ConflictCounts, Copied, Resolution, Resolved, SkipReason, Skipped};
+pub use resolver::{Conflict, Resolver};
