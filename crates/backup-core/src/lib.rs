@@ -7,12 +7,14 @@ mod backup;
 mod cancel;
 mod catalog;
 mod clock;
+mod compat;
 mod conflict;
 mod error;
 mod event;
 mod journal;
 pub mod manifest;
 mod memory;
+mod migrate;
 mod part;
 mod pipe;
 mod quiesce;
@@ -30,6 +32,7 @@ pub use backup::{BackupOptions, BackupReport, LivePolicy, Outcome};
 pub use cancel::Cancel;
 pub use catalog::{Catalog, CatalogEntry, CatalogLock, Listing};
 pub use clock::{ArchiveId, Clock, FixedClock, SystemClock, Timestamp};
+pub use compat::{Compatibility, VersionPolicy, VersionVerdict, Versions};
 pub use conflict::{
     Conflict, ConflictCounts, Copied, Resolution, Resolved, Resolver, SkipReason, Skipped,
 };
@@ -37,6 +40,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Observer};
 pub use journal::RestoreStep;
 pub use memory::{MemorySnapshot, MemoryStore, Step};
+pub use migrate::{Change, Migration, MigrationInfo, MigrationPath, Migrations, Transform};
 pub use part::{
     Blob, BlobContent, ByteStream, CollectionEnd, Content, EntryFacts, EntryKind, EntryPath,
     FileEntry, Metadata, Notice, NoticeKind, Part, Schema, byte_stream,

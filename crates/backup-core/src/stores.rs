@@ -4,9 +4,11 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     clock::{Clock, SystemClock},
+    compat::VersionPolicy,
     error::{Error, ErrorKind, Result},
     event::{Observer, Watch},
     manifest::{Application, FieldMapping},
+    migrate::Migrations,
     part::Metadata,
     quiesce::{Pauser, Quiesce},
     redact::redact,
@@ -49,6 +51,8 @@ pub struct Stores {
     pub(crate) pauser: Pauser,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) facts: Facts,
+    pub(crate) versions: VersionPolicy,
+    pub(crate) migrations: Migrations,
 }
 
 /// One registered store.
@@ -83,6 +87,8 @@ impl Stores {
             pauser: Pauser { host: None, length: Duration::from_secs(30), watch: Watch::default() },
             clock: Arc::new(SystemClock),
             facts: Facts::default(),
+            versions: VersionPolicy::new(),
+            migrations: Migrations::default(),
         }
     }
 
@@ -150,7 +156,21 @@ impl Stores {
         self
     }
 
-    /// The version of the application's own data schema, for the manifest.
+    /// Which versions a restore accepts.
+    #[must_use]
+    pub fn versions(mut self, policy: VersionPolicy) -> Self {
+        self.versions = policy;
+        self
+    }
+
+    /// What leads from the data of other versions of the application to that of this one.
+    #[must_use]
+    pub fn migrations(mut self, migrations: Migrations) -> Self {
+        self.migrations = migrations;
+        self
+    }
+
+    /// The version of the application's own data schema, for the manifest; compared at restore.
     #[must_use]
     pub fn data_schema_version(mut self, version: impl Into<String>) -> Self {
         self.facts.data_schema_version = Some(version.into());

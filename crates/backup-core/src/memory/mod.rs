@@ -52,6 +52,7 @@ pub struct MemoryStore(Arc<Mutex<State>>);
 
 struct State {
     kind: &'static str,
+    engine_version: Option<String>,
     batch_records: usize,
     shards: usize,
     pinnable: bool,
@@ -76,6 +77,7 @@ impl MemoryStore {
     pub fn new() -> Self {
         Self(Arc::new(Mutex::new(State {
             kind: "memory",
+            engine_version: None,
             batch_records: 1000,
             shards: 1,
             pinnable: true,
@@ -93,6 +95,13 @@ impl MemoryStore {
     #[must_use]
     pub fn with_kind(self, kind: &'static str) -> Self {
         self.lock().kind = kind;
+        self
+    }
+
+    /// Says that its engine has this version; by default it has none.
+    #[must_use]
+    pub fn with_engine_version(self, version: impl Into<String>) -> Self {
+        self.lock().engine_version = Some(version.into());
         self
     }
 
@@ -378,6 +387,7 @@ impl Adapter for MemoryStore {
         self.step(Step::Describe)?;
         let state = self.lock();
         let mut description = Description::new("memory");
+        description.version.clone_from(&state.engine_version);
         for (name, collection) in &state.live.collections {
             let mut one = CollectionDescription::new(name);
             one.records = Some((collection.records.len() + collection.entries.len()) as u64);

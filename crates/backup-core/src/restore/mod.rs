@@ -9,6 +9,7 @@ mod run;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod versions;
 
 use std::{
     path::{Path, PathBuf},
@@ -22,7 +23,10 @@ pub use self::{
     plan::{PlannedArchive, PlannedStore, RestorePlan},
     report::{RestoreReport, RestoredStore},
 };
-use crate::{archive::Archive, cancel::Cancel, error::Result, manifest::Manifest, stores::Stores};
+use crate::{
+    archive::Archive, cancel::Cancel, compat::VersionVerdict, error::Result, manifest::Manifest,
+    stores::Stores,
+};
 
 /// What to restore, and how.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +34,7 @@ pub struct RestoreOptions {
     stores: Option<Vec<String>>,
     journal_dir: Option<PathBuf>,
     other_application: bool,
+    downgrade: bool,
     avoid: Vec<PathBuf>,
     cancel: Cancel,
 }
@@ -71,6 +76,15 @@ impl RestoreOptions {
     #[must_use]
     pub fn allow_other_application(mut self, allow: bool) -> Self {
         self.other_application = allow;
+        self
+    }
+
+    /// Allows a newer patch of the application, a way back through
+    /// [migrations](crate::Migrations), and native parts of a newer engine. What else a newer
+    /// version wrote is let in by [policy](crate::VersionPolicy) only.
+    #[must_use]
+    pub fn allow_downgrade(mut self, allow: bool) -> Self {
+        self.downgrade = allow;
         self
     }
 
@@ -125,6 +139,13 @@ impl Stores {
         options: &RestoreOptions,
     ) -> Result<RestorePlan> {
         prepare::plan(self, Origin::of(archive), options).await
+    }
+
+    /// Whether the versions in an archive fit this application, why, and what to do next: what
+    /// a restore will say, without the stores.
+    #[must_use]
+    pub fn verdict(&self, manifest: &Manifest) -> VersionVerdict {
+        versions::verdict(self, manifest, false, |_| true)
     }
 
     /// Brings a restore that was interrupted to its end: forward where every store had

@@ -12,10 +12,12 @@ use super::{
 use crate::{
     cancel::Cancel,
     clock::{ArchiveId, Clock, Timestamp},
+    compat::VersionVerdict,
     error::Result,
     event::Event,
     journal::{Header, Journal, Member},
     manifest::{Application, Consistency},
+    migrate::{MigrationInfo, MigrationPath},
     quiesce::Pauser,
     sink::{Sink, Switch, WriteMode},
 };
@@ -27,6 +29,7 @@ use crate::{
 pub struct RestorePlan {
     pub(super) restore_id: String,
     pub(super) archive: PlannedArchive,
+    pub(super) versions: VersionVerdict,
     pub(super) stores: Vec<PlannedStore>,
     pub(super) notes: Vec<String>,
     pub(super) warnings: Vec<String>,
@@ -102,6 +105,12 @@ impl RestorePlan {
     #[must_use]
     pub fn archive(&self) -> &PlannedArchive {
         &self.archive
+    }
+
+    /// How the archive's version stands to the one that runs.
+    #[must_use]
+    pub fn versions(&self) -> &VersionVerdict {
+        &self.versions
     }
 
     /// The stores, in the order in which they will switch.
@@ -194,6 +203,11 @@ impl fmt::Display for RestorePlan {
         }
         if let Some(description) = description {
             writeln!(f, "  \"{}\"", description.escape_debug())?;
+        }
+        writeln!(f, "  version {}", self.versions)?;
+        let steps = self.versions.migration.iter().flat_map(MigrationPath::steps);
+        for MigrationInfo { from, to, description, .. } in steps {
+            writeln!(f, "  migration from {from} to {to}: {description}")?;
         }
         writeln!(f, "Stores, in the order in which they switch:")?;
         let width = self.stores.iter().map(|store| store.name.len()).max().unwrap_or(0);

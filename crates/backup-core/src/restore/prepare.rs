@@ -8,6 +8,7 @@ use std::{
 use super::{
     Origin, RestoreOptions,
     plan::{PlannedArchive, PlannedStore, RestorePlan, Work},
+    versions,
 };
 use crate::{
     catalog,
@@ -28,13 +29,17 @@ pub(crate) async fn plan(
     stores.chosen(None)?;
     let manifest = Arc::clone(&origin.manifest);
     let mut notes = Vec::new();
-    application(stores, &manifest, options, &mut notes)?;
+    let versions = versions::judge(stores, &manifest, options)?;
+    if versions.migration.is_some() {
+        return Err(Error::new(ErrorKind::Unsupported, "migrations are not carried out yet"));
+    }
     let journal_dir = journal_dir(&origin, options)?;
     let restore_id = stores.clock.new_id().to_string();
-    let mut warnings = Vec::new();
+    let mut warnings = versions.warnings.clone();
     let mut chosen = Vec::new();
     for (name, store) in selected(&manifest, options, &mut notes)? {
         let sink = sink_for(stores, name, store)?;
+        warnings.extend(versions::native(name, store, &*sink, options).await?);
         let mut request = StagePlan::new(&restore_id, name, &store.kind);
         request.content = store.content();
         request.bytes = store.bytes;
@@ -113,6 +118,7 @@ pub(crate) async fn plan(
             consistency: manifest.consistency,
         },
         stores: planned,
+        versions,
         notes,
         warnings,
         journal_dir,
@@ -124,30 +130,6 @@ pub(crate) async fn plan(
             cancel: options.cancel.clone(),
         },
     })
-}
-
-fn application(
-    stores: &Stores,
-    manifest: &Manifest,
-    options: &RestoreOptions,
-    notes: &mut Vec<String>,
-) -> Result<()> {
-    let (theirs, ours) = (&manifest.application, &stores.application);
-    if theirs.name != ours.name && !options.other_application {
-        let what = format!("the archive is of {:?}, this is {:?}", theirs.name, ours.name);
-        return Err(Error::new(ErrorKind::Incompatible, what)
-            .advise("choose another archive, or allow another application's"));
-    }
-    if theirs != ours {
-        notes.push(format!(
-            "the archive was written by {} {}, this is {} {}",
-            theirs.name.escape_debug(),
-            theirs.version.escape_debug(),
-            ours.name,
-            ours.version
-        ));
-    }
-    Ok(())
 }
 
 fn journal_dir(origin: &Origin, options: &RestoreOptions) -> Result<PathBuf> {
