@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use crate::{
     clock::ArchiveId,
+    conflict::SkipReason,
     journal::RestoreStep,
     manifest::{StoreConsistency, StoreNotice},
 };
@@ -114,6 +115,17 @@ pub enum Event {
         /// The step.
         #[serde(flatten)]
         step: RestoreStep,
+    },
+    /// A record of the archive is not written: one of its key is there already.
+    Skipped {
+        /// The store.
+        store: String,
+        /// The collection.
+        collection: String,
+        /// The record's key, as canonical JSON.
+        key: String,
+        /// Why the live record stays.
+        reason: SkipReason,
     },
     /// A restore ended.
     RestoreFinished {

@@ -7,6 +7,7 @@
 //! lets go of it when a process dies.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
@@ -68,6 +69,15 @@ pub(crate) struct Member {
     pub(crate) switch: Switch,
     pub(crate) token: StageToken,
     pub(crate) expected: Content,
+}
+
+/// A line after the first.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    Step(RestoreStep),
+    // What was staged, by store, where the archive alone does not tell.
+    Expected { expected: BTreeMap<String, Content> },
 }
 
 /// A journal under way. Dropping it leaves it for `resume`.
@@ -164,6 +174,11 @@ impl Journal {
         Ok(())
     }
 
+    /// Writes down what these stores should hold, where that is not known from the start.
+    pub(crate) fn expect(&mut self, expected: BTreeMap<String, Content>) -> Result<()> {
+        self.append(&Line::Expected { expected })
+    }
+
     /// Ends a restore.
     pub(crate) fn remove(&mut self) -> Result<()> {
         self.record(RestoreStep::Finished)?;
@@ -211,16 +226,27 @@ fn read(path: &Path) -> Result<Found> {
         len += line.len();
     }
     // Not even the first line was finished: nothing had begun.
-    let Some((header, steps)) = lines.split_first() else { return Ok(Found::Done) };
-    let header: Header = serde_json::from_slice(header).map_err(|e| damaged(path).because(e))?;
+    let mut lines = lines.into_iter();
+    let Some(header) = lines.next() else { return Ok(Found::Done) };
+    let mut header: Header =
+        serde_json::from_slice(header).map_err(|e| damaged(path).because(e))?;
     if header.journal != 1 {
         let what = format!("the journal has version {}, this build reads 1", header.journal);
         return Err(Error::new(ErrorKind::UnknownVersion, what).on(path.display()));
     }
-    let last = match steps.last() {
-        Some(step) => Some(serde_json::from_slice(step).map_err(|e| damaged(path).because(e))?),
-        None => None,
-    };
+    let mut last = None;
+    for line in lines {
+        match serde_json::from_slice(line).map_err(|e| damaged(path).because(e))? {
+            Line::Step(step) => last = Some(step),
+            Line::Expected { mut expected } => {
+                for member in &mut header.stores {
+                    member.expected = expected
+                        .remove(&member.name)
+                        .unwrap_or_else(|| std::mem::take(&mut member.expected));
+                }
+            }
+        }
+    }
     if last == Some(RestoreStep::Finished) {
         return Ok(Found::Done);
     }

@@ -1,6 +1,7 @@
 //! Restoring: plan, stage, verify, switch, verify again, finish; or take everything back.
 
 mod compare;
+mod merge;
 mod plan;
 mod prepare;
 mod report;
@@ -10,6 +11,7 @@ mod stage;
 #[cfg(test)]
 mod tests;
 mod versions;
+mod way;
 
 use std::{
     path::{Path, PathBuf},
@@ -18,13 +20,19 @@ use std::{
 
 use futures::StreamExt as _;
 
-use self::stage::Parts;
 pub use self::{
     plan::{PlannedArchive, PlannedStore, RestorePlan},
     report::{RestoreReport, RestoredStore},
 };
+use self::{stage::Parts, way::Wishes};
 use crate::{
-    archive::Archive, cancel::Cancel, compat::VersionVerdict, error::Result, manifest::Manifest,
+    archive::Archive,
+    cancel::Cancel,
+    compat::VersionVerdict,
+    conflict::Conflict,
+    error::Result,
+    manifest::Manifest,
+    select::{NameMap, Rewrite, Selection},
     stores::Stores,
 };
 
@@ -32,6 +40,7 @@ use crate::{
 #[derive(Debug, Clone, Default)]
 pub struct RestoreOptions {
     stores: Option<Vec<String>>,
+    wishes: Wishes,
     journal_dir: Option<PathBuf>,
     other_application: bool,
     downgrade: bool,
@@ -50,6 +59,51 @@ impl RestoreOptions {
     #[must_use]
     pub fn stores<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.stores = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Only this. Of a store that is not taken whole, what is taken is added to what the live
+    /// store holds; nothing else there is touched.
+    #[must_use]
+    pub fn select(mut self, selection: Selection) -> Self {
+        self.wishes.selection = selection;
+        self
+    }
+
+    /// Other names for stores, collections, tables and roots: a restore beside, or into a test
+    /// environment. Selections and conflict rules use the archive's names. A store in which
+    /// collections get other names keeps what it holds.
+    #[must_use]
+    pub fn map(mut self, names: NameMap) -> Self {
+        self.wishes.names = names;
+        self
+    }
+
+    /// Other values in the records, after they were selected and migrated.
+    #[must_use]
+    pub fn rewrite(mut self, rewrite: Rewrite) -> Self {
+        self.wishes.rewrite = rewrite;
+        self
+    }
+
+    /// Adds the records to what the stores hold, instead of replacing it, and says what becomes
+    /// of those that are on both sides. Without it, what has to be added overwrites.
+    #[must_use]
+    pub fn conflict(mut self, rule: Conflict) -> Self {
+        self.wishes.conflict = Some(rule);
+        self
+    }
+
+    /// As [`conflict`](Self::conflict), for one collection; it wins over that. The other
+    /// collections of the store are added, too.
+    #[must_use]
+    pub fn conflict_in(
+        mut self,
+        store: impl Into<String>,
+        collection: impl Into<String>,
+        rule: Conflict,
+    ) -> Self {
+        self.wishes.conflicts.insert((store.into(), collection.into()), rule);
         self
     }
 

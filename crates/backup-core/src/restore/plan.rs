@@ -15,11 +15,11 @@ use crate::{
     compat::VersionVerdict,
     error::Result,
     event::Event,
-    journal::{Header, Journal, Member},
+    journal::{Header, Journal},
     manifest::{Application, Consistency},
     migrate::{MigrationInfo, MigrationPath},
     quiesce::Pauser,
-    sink::{Sink, Switch, WriteMode},
+    sink::{Switch, WriteMode},
 };
 
 /// What a restore is going to do. Making it touches no store; printing it is the dry-run.
@@ -42,7 +42,7 @@ pub struct RestorePlan {
 pub(super) struct Work {
     pub(super) origin: Origin,
     // Store by store, as in the plan.
-    pub(super) members: Vec<(Member, Arc<dyn Sink>)>,
+    pub(super) seats: Vec<Seat>,
     pub(super) pauser: Pauser,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) cancel: Cancel,
@@ -74,6 +74,8 @@ pub struct PlannedArchive {
 pub struct PlannedStore {
     /// Its name.
     pub name: String,
+    /// Its name in the archive.
+    pub from: String,
     /// The kind of adapter.
     pub kind: String,
     /// Replaced, or added to.
@@ -144,25 +146,25 @@ impl RestorePlan {
     /// [`Unfinished`](crate::ErrorKind::Unfinished) or [`Locked`](crate::ErrorKind::Locked),
     /// another restore comes first. With any other kind, live content is as before.
     pub async fn execute(self) -> Result<RestoreReport> {
-        let Work { origin, members, pauser, clock, cancel } = self.work;
+        let Work { origin, seats, pauser, clock, cancel } = self.work;
         cancel.check()?;
         let names: Vec<_> = self.stores.iter().map(|store| store.name.clone()).collect();
+        let from: Vec<_> = self.stores.iter().map(|store| store.from.clone()).collect();
         let header = Header {
             journal: 1,
             restore_id: self.restore_id.clone(),
             archive: self.archive.id,
             started: clock.now(),
-            stores: members.iter().map(|(member, _)| member.clone()).collect(),
+            stores: seats.iter().map(|seat| seat.member.clone()).collect(),
         };
         let journal = Journal::create(&self.journal_dir, &header)?;
-        pauser.watch.tell(Event::RestoreStarted {
-            restore_id: self.restore_id.clone(),
-            stores: names.clone(),
-        });
+        pauser
+            .watch
+            .tell(Event::RestoreStarted { restore_id: self.restore_id.clone(), stores: names });
         let mut run = Run {
             restore_id: self.restore_id,
             archive: self.archive.id,
-            seats: members.into_iter().map(|(member, sink)| Seat::new(member, sink)).collect(),
+            seats,
             journal,
             pauser,
             lease: None,
@@ -170,7 +172,7 @@ impl RestorePlan {
             warnings: Vec::new(),
         };
         let total = self.stores.iter().map(|store| store.bytes).sum();
-        let outcome = run.forward((origin.open)(&names, &run.cancel), total).await;
+        let outcome = run.forward((origin.open)(&from, &run.cancel), total).await;
         let cause = match outcome {
             Ok(report) => return Ok(report),
             Err(cause) => cause,
@@ -218,6 +220,9 @@ impl fmt::Display for RestorePlan {
                 WriteMode::Merge => "added to",
             };
             write!(f, "  {}. {name:width$}  {kind}, {mode}: ", i + 1)?;
+            if store.from != *name {
+                write!(f, "from {}, ", store.from.escape_debug())?;
+            }
             write!(f, "{} in {}", count(*records, "record"), count(*collections, "collection"))?;
             if *native_files > 0 {
                 write!(f, ", {}", count(*native_files, "native file"))?;

@@ -1,6 +1,8 @@
 //! From a manifest and a set of stores to a plan.
 
 use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -8,13 +10,16 @@ use std::{
 use super::{
     Origin, RestoreOptions,
     plan::{PlannedArchive, PlannedStore, RestorePlan, Work},
+    run::Seat,
     versions,
+    way::{Way, Wishes},
 };
 use crate::{
     catalog,
     error::{Error, ErrorKind, Result},
     journal::{Journal, Member},
     manifest::{Manifest, StoreConsistency, StoreManifest},
+    select::Selection,
     sink::{Sink, StagePlan, WriteMode},
     stores::Stores,
     worker::guarded,
@@ -30,18 +35,42 @@ pub(crate) async fn plan(
     let manifest = Arc::clone(&origin.manifest);
     let mut notes = Vec::new();
     let versions = versions::judge(stores, &manifest, options)?;
-    if versions.migration.is_some() {
-        return Err(Error::new(ErrorKind::Unsupported, "migrations are not carried out yet"));
-    }
     let journal_dir = journal_dir(&origin, options)?;
     let restore_id = stores.clock.new_id().to_string();
     let mut warnings = versions.warnings.clone();
     let mut chosen = Vec::new();
-    for (name, store) in selected(&manifest, options, &mut notes)? {
+    let wishes = &options.wishes;
+    check_names(&manifest, wishes)?;
+    for (from, store) in selected(&manifest, options, &mut notes)? {
+        let name = wishes.names.store(from);
         let sink = sink_for(stores, name, store)?;
         warnings.extend(versions::native(name, store, &*sink, options).await?);
-        let mut request = StagePlan::new(&restore_id, name, &store.kind);
-        request.content = store.content();
+        let mut wishes = Cow::Borrowed(wishes);
+        let records = sink.capabilities().records && store.blobs.is_empty();
+        if !records && !wishes.selection.takes_all_of(from) {
+            if !wishes.selection.takes_unreadable(from)? {
+                notes.push(format!("{name} is not selected and stays as it is"));
+                continue;
+            }
+            wishes.to_mut().selection = Selection::new();
+        }
+        let fields = |collection: &str| {
+            stores.facts.fields.get(&(name.to_owned(), collection.to_owned())).cloned()
+        };
+        let merges = wishes.merges(from);
+        let way = Way::new(
+            manifest.id,
+            from,
+            store,
+            &wishes,
+            versions.migration.as_ref(),
+            merges,
+            fields,
+        )?;
+        let straight = way.is_straight(store);
+        let mut request = StagePlan::new(&restore_id, from, &store.kind);
+        request.mode = if merges { WriteMode::Merge } else { WriteMode::Replace };
+        request.content = way.forecast();
         request.bytes = store.bytes;
         request.avoid = stores.owned_by_others(name);
         let others = stores.entries.iter().filter(|entry| entry.name != name);
@@ -58,14 +87,16 @@ pub(crate) async fn plan(
         if store.consistency == StoreConsistency::Fuzzy {
             warnings.push(format!("{name} was read while it could change"));
         }
+        let content = &way.from_archive;
         let planned = PlannedStore {
             name: name.to_owned(),
+            from: from.to_owned(),
             kind: store.kind.clone(),
-            mode: WriteMode::Replace,
+            mode: request.mode,
             switch: prepared.switch,
             atomic: prepared.switch.is_atomic(),
-            collections: store.collections.len() as u64,
-            records: store.collections.values().map(|c| c.tally.records).sum(),
+            collections: content.collections.len() as u64,
+            records: content.collections.values().map(|tally| tally.records).sum(),
             native_files: store.blobs.len() as u64,
             bytes: store.bytes,
             notes: prepared.notes,
@@ -76,17 +107,23 @@ pub(crate) async fn plan(
             token: prepared.token,
             expected: request.content,
         };
-        chosen.push((planned, member, sink));
+        let mut seat = Seat::new(member, sink);
+        seat.from = from.to_owned();
+        seat.way = (!straight).then(|| Arc::new(way));
+        chosen.push((planned, seat));
+    }
+    if chosen.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidInput, "there is no store to restore"));
     }
     // What cannot be taken back goes last, so that everything before it can be; then slow
     // and stepwise switches before those that are a pointer's.
-    chosen.sort_by_key(|(planned, _, sink)| {
-        (!sink.capabilities().undo, planned.switch, planned.name.clone())
+    chosen.sort_by_key(|(planned, seat)| {
+        (!seat.sink.capabilities().undo, planned.switch, planned.name.clone())
     });
     let for_good: Vec<_> = chosen
         .iter()
-        .filter(|(_, _, sink)| !sink.capabilities().undo)
-        .map(|(planned, ..)| planned.name.clone())
+        .filter(|(_, seat)| !seat.sink.capabilities().undo)
+        .map(|(planned, _)| planned.name.clone())
         .collect();
     if !for_good.is_empty() {
         warnings.push(format!("cannot be taken back once switched: {}", for_good.join(", ")));
@@ -100,12 +137,7 @@ pub(crate) async fn plan(
     if Journal::files(&journal_dir)[0].exists() {
         warnings.push("an earlier restore has not come to its end: call resume first".into());
     }
-    let mut planned = Vec::new();
-    let mut members = Vec::new();
-    for (store, member, sink) in chosen {
-        planned.push(store);
-        members.push((member, sink));
-    }
+    let (planned, seats) = chosen.into_iter().unzip();
     Ok(RestorePlan {
         restore_id,
         archive: PlannedArchive {
@@ -124,7 +156,7 @@ pub(crate) async fn plan(
         journal_dir,
         work: Work {
             origin,
-            members,
+            seats,
             pauser: stores.pauser.clone(),
             clock: Arc::clone(&stores.clock),
             cancel: options.cancel.clone(),
@@ -157,9 +189,16 @@ fn selected<'a>(
     {
         return Err(Error::new(ErrorKind::NotFound, "the archive has no such store").on(name));
     }
+    let selection = &options.wishes.selection;
+    if let Some(name) = selection.named().keys().find(|n| !manifest.stores.contains_key(*n)) {
+        return Err(Error::new(ErrorKind::NotFound, "the archive has no such store").on(name));
+    }
     let mut selected = Vec::new();
     for (name, store) in &manifest.stores {
-        let asked = options.stores.as_ref().map(|names| names.contains(name));
+        let mut asked = options.stores.as_ref().map(|names| names.contains(name));
+        if !selection.named().is_empty() {
+            asked = Some(asked.unwrap_or(true) && selection.takes_store(name));
+        }
         match (asked, store.missing) {
             (Some(false), _) => {}
             (Some(true), true) => {
@@ -174,6 +213,23 @@ fn selected<'a>(
         return Err(Error::new(ErrorKind::InvalidInput, "there is no store to restore"));
     }
     Ok(selected)
+}
+
+// Other names, and rules for conflicts, of what the archive has.
+fn check_names(manifest: &Manifest, wishes: &Wishes) -> Result<()> {
+    let known: BTreeMap<String, BTreeSet<String>> = manifest
+        .stores
+        .iter()
+        .map(|(name, store)| (name.clone(), store.collections.keys().cloned().collect()))
+        .collect();
+    wishes.names.check(&known)?;
+    for (store, collection) in wishes.conflicts.keys() {
+        if !known.get(store).is_some_and(|of| of.contains(collection)) {
+            return Err(Error::new(ErrorKind::NotFound, "the archive has no such collection")
+                .on(format!("{store}/{collection}")));
+        }
+    }
+    Ok(())
 }
 
 fn sink_for(stores: &Stores, name: &str, store: &StoreManifest) -> Result<Arc<dyn Sink>> {

@@ -1,8 +1,10 @@
 //! What a restore came to.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
-use crate::{clock::ArchiveId, part::Content, sink::Switch};
+use crate::{clock::ArchiveId, conflict::ConflictCounts, part::Content, sink::Switch};
 
 /// What a restore came to. There is none without a comparison: content that differs is an
 /// error, and live content is then as before.
@@ -28,9 +30,14 @@ pub struct RestoredStore {
     pub name: String,
     /// How it switched.
     pub switch: Switch,
-    /// What was read back from the live store, equal to what the archive holds; `None` where
-    /// the restore was taken back.
+    /// What was read back from the live store, equal to what the archive holds or, where the
+    /// plan changes it on the way, to what came of it; of a merge the records that were written.
+    /// `None` where the restore was taken back.
     pub content: Option<Content>,
+    /// Of a merge, what became of the records, by collection. Not known to a
+    /// [`resume`](crate::Stores::resume).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub counts: BTreeMap<String, ConflictCounts>,
 }
 
 impl RestoreReport {

@@ -7,11 +7,13 @@ use futures::future::try_join_all;
 use super::{
     compare::compare,
     report::{RestoreReport, RestoredStore},
-    stage::{self, Parts},
+    stage::{self, Lane, Parts},
+    way::Way,
 };
 use crate::{
     cancel::Cancel,
     clock::ArchiveId,
+    conflict::ConflictCounts,
     error::{Error, ErrorKind, Result},
     event::{Event, Watch},
     journal::{Journal, Member, RestoreStep},
@@ -37,6 +39,11 @@ pub(super) struct Run {
 pub(super) struct Seat {
     pub(super) member: Member,
     pub(super) sink: Arc<dyn Sink>,
+    /// The store's name in the archive.
+    pub(super) from: String,
+    /// `None`: parts are written as they come out of the archive.
+    pub(super) way: Option<Arc<Way>>,
+    pub(super) counts: BTreeMap<String, ConflictCounts>,
     pub(super) place: Place,
 }
 
@@ -55,7 +62,8 @@ pub(super) type Leftovers = Vec<Error>;
 
 impl Seat {
     pub(super) fn new(member: Member, sink: Arc<dyn Sink>) -> Self {
-        Self { member, sink, place: Place::Absent }
+        let from = member.name.clone();
+        Self { member, sink, from, way: None, counts: BTreeMap::new(), place: Place::Absent }
     }
 
     fn name(&self) -> &str {
@@ -78,6 +86,12 @@ impl Seat {
             }
         };
         Ok(())
+    }
+
+    fn lane(&self) -> Option<Lane<'_>> {
+        let Place::Staged(session) = &self.place else { return None };
+        let (name, from) = (self.name(), &self.from);
+        Some(Lane { name, from, session: &**session, way: self.way.as_ref() })
     }
 
     /// Reads back what is staged, or live after the switch, and compares.
@@ -157,22 +171,26 @@ impl Run {
             let begun = seat.sink.begin(&seat.member.token, &self.cancel);
             seat.place = Place::Staged(guarded(&seat.member.name, begun).await?);
         }
-        let sessions: Vec<(&str, &dyn SinkSession)> = self
-            .seats
-            .iter()
-            .filter_map(|seat| match &seat.place {
-                Place::Staged(session) => Some((seat.name(), &**session)),
-                _ => None,
-            })
-            .collect();
-        let went_in = stage::stage(&sessions, parts, total, self.watch(), &self.cancel).await?;
-        self.record(RestoreStep::Staged)?;
-        for seat in &self.seats {
+        let lanes: Vec<_> = self.seats.iter().filter_map(Seat::lane).collect();
+        let tallies = stage::stage(&lanes, parts, total, self.watch(), &self.cancel).await?;
+        let mut computed = BTreeMap::new();
+        for (seat, tallies) in self.seats.iter_mut().zip(tallies) {
             // What the archive gave against what it says of itself.
-            let nothing = Content::new();
-            let gave = went_in.get(seat.name()).unwrap_or(&nothing);
-            compare(seat.name(), &seat.member.expected, gave)?;
+            let name = &seat.member.name;
+            match &seat.way {
+                None => compare(name, &seat.member.expected, &tallies.came)?,
+                Some(way) => {
+                    compare(name, &way.from_archive, &tallies.came)?;
+                    computed.insert(name.clone(), tallies.written.clone());
+                    seat.member.expected = tallies.written;
+                    seat.counts = tallies.counts;
+                }
+            }
         }
+        if !computed.is_empty() {
+            self.journal.expect(computed)?;
+        }
+        self.record(RestoreStep::Staged)?;
         self.check_all().await?;
         self.record(RestoreStep::Verified)
     }
@@ -304,6 +322,7 @@ impl Run {
             name: seat.member.name.clone(),
             switch: seat.member.switch,
             content: found.remove(seat.name()),
+            counts: seat.counts.clone(),
         });
         RestoreReport {
             restore_id,

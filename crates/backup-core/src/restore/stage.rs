@@ -16,6 +16,7 @@ use futures::{
 
 use crate::{
     cancel::Cancel,
+    conflict::ConflictCounts,
     error::{Error, ErrorKind, Result},
     event::{Event, Watch},
     part::{Blob, BlobContent, ByteStream, Content, EntryFacts, EntryKind, FileEntry, Part},
@@ -23,6 +24,8 @@ use crate::{
     sink::SinkSession,
     worker::{Worker, guarded},
 };
+
+use super::{merge, way::Way};
 
 /// The parts of an archive, each with its store. A body is read to its end, or dropped,
 /// before the next part is asked for.
@@ -34,28 +37,52 @@ const IN_FLIGHT: usize = 8;
 // Long parts tell how far they are each time that so much went through.
 const PROGRESS_BYTES: u64 = 1 << 20;
 
-type Tallies = BTreeMap<String, Content>;
 type Write<'a> = BoxFuture<'a, (usize, usize, Result<()>)>;
 
-/// Writes every part into the session of its store and returns what went in.
+/// The way of one store's parts.
+pub(crate) struct Lane<'a> {
+    /// The store.
+    pub(crate) name: &'a str,
+    /// Its name in the archive.
+    pub(crate) from: &'a str,
+    pub(crate) session: &'a dyn SinkSession,
+    /// `None`: parts are written as they come.
+    pub(crate) way: Option<&'a Arc<Way>>,
+}
+
+/// What a store was given, added up.
+#[derive(Debug, Default)]
+pub(crate) struct Tallies {
+    /// What came out of the archive.
+    pub(crate) came: Content,
+    /// What was written; only where it may be something else.
+    pub(crate) written: Content,
+    pub(crate) counts: BTreeMap<String, ConflictCounts>,
+}
+
+/// Writes every part into the session of its store and returns what went in, in the order of
+/// the lanes.
 ///
 /// Batches are written several at once; everything else alone and in its order, because the
 /// [contract](SinkSession::write) says so. After an error, writes under way are waited for,
 /// so that an abort meets a store at rest.
 pub(crate) async fn stage(
-    sessions: &[(&str, &dyn SinkSession)],
+    lanes: &[Lane<'_>],
     mut parts: Parts,
     total: u64,
     watch: &Watch,
     cancel: &Cancel,
-) -> Result<Tallies> {
-    // Hashing is work for a thread of its own.
-    let worker = Worker::spawn("backup-kit tally", || Ok(Tallies::new()))?;
+) -> Result<Vec<Tallies>> {
+    // Hashing, and looking into records, is work for a thread of its own.
+    let places = lanes.len();
+    let worker = Worker::spawn("backup-kit tally", move || {
+        Ok(std::iter::repeat_with(Tallies::default).take(places).collect::<Vec<_>>())
+    })?;
     let mut stage = Stage {
-        sessions,
+        lanes,
         worker: &worker,
         writes: FuturesUnordered::new(),
-        per_store: vec![0; sessions.len()],
+        per_store: vec![0; places],
         bytes: 0,
         done: 0,
         total,
@@ -69,8 +96,8 @@ pub(crate) async fn stage(
 }
 
 struct Stage<'a> {
-    sessions: &'a [(&'a str, &'a dyn SinkSession)],
-    worker: &'a Worker<Tallies>,
+    lanes: &'a [Lane<'a>],
+    worker: &'a Worker<Vec<Tallies>>,
     writes: FuturesUnordered<Write<'a>>,
     per_store: Vec<usize>,
     bytes: usize,
@@ -84,7 +111,7 @@ impl<'a> Stage<'a> {
         while let Some(next) = self.alongside(parts.next()).await? {
             cancel.check()?;
             let (store, part) = next?;
-            let place = self.sessions.iter().position(|(name, _)| *name == store);
+            let place = self.lanes.iter().position(|lane| lane.from == store);
             let place = place.ok_or_else(|| {
                 Error::new(
                     ErrorKind::Corrupt,
@@ -101,7 +128,12 @@ impl<'a> Stage<'a> {
     }
 
     async fn part(&mut self, place: usize, part: Part) -> Result<()> {
-        let (name, session) = self.sessions[place];
+        let Lane { name, session, way, .. } = self.lanes[place];
+        if let (Some(way), Some(collection)) = (way, collection_of(&part))
+            && !way.takes(collection)
+        {
+            return Ok(());
+        }
         let (collection, records, bytes);
         match part {
             Part::Records(batch) => {
@@ -128,20 +160,40 @@ impl<'a> Stage<'a> {
                 while self.per_store[place] > 0 {
                     self.one_done().await?;
                 }
-                if let Part::Schema(schema) = &other {
-                    let collection = schema.collection.clone();
-                    self.tally(name, move |content| {
-                        content.collections.entry(collection).or_default();
-                    })
-                    .await?;
+                if let Some(part) = self.prepared(place, other).await? {
+                    self.alongside(guarded(name, session.write(part))).await??;
                 }
-                self.alongside(guarded(name, session.write(other))).await??;
             }
         }
         self.done += bytes;
         let (done, total, store) = (self.done, Some(self.total), name.to_owned());
         self.watch.tell(Event::Part { store, collection, records, bytes, done, total });
         Ok(())
+    }
+
+    // A part without records or body, as it is to be written.
+    async fn prepared(&mut self, place: usize, part: Part) -> Result<Option<Part>> {
+        let Lane { name, way, .. } = self.lanes[place];
+        let Part::Schema(schema) = part else {
+            return match way {
+                Some(way) => way.other(part).map(Some),
+                None => Ok(Some(part)),
+            };
+        };
+        let came = schema.collection.clone();
+        let schema = match way {
+            Some(way) => way.schema(schema).map_err(|e| e.on(name))?,
+            None => Some(schema),
+        };
+        let written = schema.as_ref().filter(|_| way.is_some()).map(|s| s.collection.clone());
+        self.tally(place, move |tallies| {
+            tallies.came.collections.entry(came).or_default();
+            if let Some(written) = written {
+                tallies.written.collections.entry(written).or_default();
+            }
+        })
+        .await?;
+        Ok(schema.map(Part::Schema))
     }
 
     async fn records(&mut self, place: usize, batch: RecordBatch) -> Result<()> {
@@ -151,30 +203,36 @@ impl<'a> Stage<'a> {
         {
             self.one_done().await?;
         }
-        let (name, session) = self.sessions[place];
+        let Lane { name, session, way, .. } = self.lanes[place];
         let worker = self.worker;
-        let copy = batch.clone();
         self.per_store[place] += 1;
         self.bytes += weight;
+        let watch = self.watch.clone();
         let write = async move {
-            let tally = add(worker, name, move |content| {
-                content
-                    .collections
-                    .entry(copy.collection().to_owned())
-                    .or_default()
-                    .add_batch(&copy);
-            });
-            let write = guarded(name, session.write(Part::Records(batch)));
-            let (written, tallied) = futures::join!(write, tally);
-            (place, weight, written.and(tallied))
+            let written = match way {
+                None => {
+                    let copy = batch.clone();
+                    let tally =
+                        add(worker, place, move |tallies| add_batch(&mut tallies.came, &copy));
+                    let write = guarded(name, session.write(Part::Records(batch)));
+                    let (written, tallied) = futures::join!(write, tally);
+                    written.and(tallied)
+                }
+                Some(way) => on_its_way(worker, place, name, session, way, batch, &watch).await,
+            };
+            (place, weight, written)
         };
         self.writes.push(write.boxed());
         Ok(())
     }
 
     async fn entry(&mut self, place: usize, mut entry: FileEntry) -> Result<u64> {
-        let (name, session) = self.sessions[place];
-        let (root, path) = (entry.root.clone(), entry.path.clone());
+        let Lane { name, session, way, .. } = self.lanes[place];
+        let (came, path) = (entry.root.clone(), entry.path.clone());
+        let written = way.and_then(|way| way.name(&came));
+        if let Some(name) = &written {
+            entry.root.clone_from(name);
+        }
         let (mode, modified) = (entry.mode, entry.modified);
         let mut len = 0;
         let line;
@@ -196,15 +254,18 @@ impl<'a> Stage<'a> {
                 self.alongside(guarded(name, session.write(Part::Entry(entry)))).await??;
             }
         }
-        self.tally(name, move |content| {
-            content.collections.entry(root).or_default().add_line(&line);
+        self.tally(place, move |tallies| {
+            tallies.came.collections.entry(came).or_default().add_line(&line);
+            if let Some(root) = written {
+                tallies.written.collections.entry(root).or_default().add_line(&line);
+            }
         })
         .await?;
         Ok(len)
     }
 
     async fn blob(&mut self, place: usize, mut blob: Blob) -> Result<u64> {
-        let (name, session) = self.sessions[place];
+        let Lane { name, session, way, .. } = self.lanes[place];
         let (file, masked) = (blob.name.clone(), blob.masked.clone());
         let len = blob.len.ok_or_else(|| {
             Error::new(ErrorKind::Corrupt, "an archive's native file has no length").on(&file)
@@ -213,8 +274,13 @@ impl<'a> Stage<'a> {
         self.alongside(guarded(name, session.write(Part::Blob(blob)))).await??;
         let digest = seen.finish(len).map_err(|e| e.on(&file).on(name))?;
         let masked = masked.iter().map(|range| (range.start, range.end)).collect();
-        self.tally(name, move |content| {
-            content.blobs.insert(file, BlobContent { len, digest, masked });
+        let content = BlobContent { len, digest, masked };
+        let written = way.is_some();
+        self.tally(place, move |tallies| {
+            if written {
+                tallies.written.blobs.insert(file.clone(), content.clone());
+            }
+            tallies.came.blobs.insert(file, content);
         })
         .await?;
         Ok(len)
@@ -234,11 +300,11 @@ impl<'a> Stage<'a> {
 
     async fn tally(
         &mut self,
-        store: &str,
-        change: impl FnOnce(&mut Content) + Send + 'static,
+        place: usize,
+        change: impl FnOnce(&mut Tallies) + Send + 'static,
     ) -> Result<()> {
         let worker = self.worker;
-        self.alongside(add(worker, store, change)).await?
+        self.alongside(add(worker, place, change)).await?
     }
 
     // Does `work` while the batches under way go on; gives it up when one of them fails.
@@ -273,17 +339,67 @@ impl<'a> Stage<'a> {
 }
 
 async fn add(
-    worker: &Worker<Tallies>,
-    store: &str,
-    change: impl FnOnce(&mut Content) + Send + 'static,
+    worker: &Worker<Vec<Tallies>>,
+    place: usize,
+    change: impl FnOnce(&mut Tallies) + Send + 'static,
 ) -> Result<()> {
-    let store = store.to_owned();
     worker
         .call(move |tallies| {
-            change(tallies.entry(store).or_default());
+            change(&mut tallies[place]);
             Ok(())
         })
         .await
+}
+
+fn add_batch(content: &mut Content, batch: &RecordBatch) {
+    content.collections.entry(batch.collection().to_owned()).or_default().add_batch(batch);
+}
+
+// The collection of the archive that a part belongs to.
+fn collection_of(part: &Part) -> Option<&str> {
+    match part {
+        Part::Schema(schema) => Some(&schema.collection),
+        Part::Records(batch) => Some(batch.collection()),
+        Part::Entry(entry) => Some(&entry.root),
+        Part::End(end) => Some(&end.collection),
+        Part::Blob(_) | Part::Notice(_) => None,
+    }
+}
+
+// Brings a batch through everything that was asked for, and writes what is left of it.
+async fn on_its_way(
+    worker: &Worker<Vec<Tallies>>,
+    place: usize,
+    name: &str,
+    session: &dyn SinkSession,
+    way: &Arc<Way>,
+    batch: RecordBatch,
+    watch: &Watch,
+) -> Result<()> {
+    let collection = batch.collection().to_owned();
+    let inner = Arc::clone(way);
+    let batch = worker.call(move |tallies| {
+        add_batch(&mut tallies[place].came, &batch);
+        inner.records(&batch)
+    });
+    let batch = batch.await.map_err(|e| e.on(name))?;
+    let mut batches = vec![batch];
+    if way.merges {
+        let batch = batches.remove(0);
+        let live = batch.collection().to_owned();
+        let counts;
+        (batches, counts) = merge::resolve(name, session, way, &collection, batch, watch).await?;
+        add(worker, place, move |tallies| tallies.counts.entry(live).or_default().add(&counts))
+            .await?;
+    }
+    for batch in batches.into_iter().filter(|batch| !batch.is_empty()) {
+        let copy = batch.clone();
+        let tally = add(worker, place, move |tallies| add_batch(&mut tallies.written, &copy));
+        let write = guarded(name, session.write(Part::Records(batch)));
+        let (written, tallied) = futures::join!(write, tally);
+        written.and(tallied)?;
+    }
+    Ok(())
 }
 
 /// What went through a body.

@@ -1,6 +1,7 @@
 mod crash;
 mod staging;
 mod versions;
+mod ways;
 
 use std::sync::{
     Arc, Mutex, OnceLock,

@@ -86,6 +86,13 @@ impl NameMap {
         *self == Self::default()
     }
 
+    /// Whether a collection of this store of the archive gets another name.
+    #[must_use]
+    pub fn renames_in(&self, store: &str) -> bool {
+        let of = self.collections.get(store);
+        of.is_some_and(|of| of.iter().any(|(old, new)| old != new))
+    }
+
     /// What a store of the archive is called.
     #[must_use]
     pub fn store<'a>(&'a self, store: &'a str) -> &'a str {

@@ -4,8 +4,8 @@ use std::{future::poll_fn, sync::atomic::AtomicBool, task::Poll};
 
 use super::*;
 use crate::{
-    Adapter, Capabilities, Content, Description, Part, PinRequest, Pinned, Prepared, Reattached,
-    Sink, SinkSession, Source, StagePlan, StageToken, Switch, async_trait,
+    Adapter, Capabilities, Conflict, Content, Description, Part, PinRequest, Pinned, Prepared,
+    Reattached, Sink, SinkSession, Source, StagePlan, StageToken, Switch, async_trait,
     record::{Key, RecordBatch},
 };
 
@@ -148,15 +148,24 @@ impl SinkSession for MortalSession {
 
 /// Dies at every moment of `execute`, then at every moment of `resume` after it, one after
 /// the other, until a recovery lives to its end. Returns how often live content was new.
-fn die_everywhere(spoil: impl Fn(&World)) -> (usize, usize) {
+fn die_everywhere(options: &RestoreOptions, spoil: impl Fn(&World)) -> (usize, usize) {
     let (mut new, mut old) = (0, 0);
+    // What an undisturbed restore makes.
+    let undisturbed = world();
+    let made = block_on(async {
+        let archive = undisturbed.archive();
+        set(&undisturbed.stores).plan_restore_with(&archive, options).await?.execute().await
+    });
+    assert!(made.unwrap().restored());
+    let restored = undisturbed.now();
     for moments in 0.. {
-        let world = world();
+        let mut world = world();
+        world.archived.clone_from(&restored);
         spoil(&world);
         let host = TestQuiesce::default();
         let fuse = Fuse::after(moments);
         let set = mortal_set(&world, &fuse, &host);
-        let plan = block_on(set.plan_restore(&world.archive())).unwrap();
+        let plan = block_on(set.plan_restore_with(&world.archive(), options)).unwrap();
         let order: Vec<_> = plan.stores().iter().map(|store| store.name.as_str()).collect();
         assert_eq!(order, ["uploads", "vectors", "state"]);
         let lived = fuse.run(plan.execute());
@@ -190,7 +199,7 @@ fn die_everywhere(spoil: impl Fn(&World)) -> (usize, usize) {
 
 #[test]
 fn a_crash_at_any_moment_leaves_the_old_or_the_new_and_never_a_mixture() {
-    let (new, old) = die_everywhere(|_| {});
+    let (new, old) = die_everywhere(&RestoreOptions::new(), |_| {});
     // Before the first switch all goes back, and from then on all goes forward.
     assert!(new >= 10 && old >= 20, "{new} new, {old} old");
 }
@@ -198,7 +207,7 @@ fn a_crash_at_any_moment_leaves_the_old_or_the_new_and_never_a_mixture() {
 #[test]
 fn a_crash_while_everything_is_taken_back_is_taken_back() {
     // The second and the third store have switched when the first one fails.
-    let (new, old) = die_everywhere(|world| {
+    let (new, old) = die_everywhere(&RestoreOptions::new(), |world| {
         world.stores[0].fail_always(Step::Commit, ErrorKind::NoSpace);
     });
     assert!(new == 0 && old >= 30, "{new} new, {old} old");
@@ -207,9 +216,20 @@ fn a_crash_while_everything_is_taken_back_is_taken_back() {
 #[test]
 fn what_was_being_taken_back_is_not_finished_after_a_crash() {
     // The first store would switch if it were asked again: a recovery does not ask.
-    let (new, old) = die_everywhere(|world| {
+    let (new, old) = die_everywhere(&RestoreOptions::new(), |world| {
         world.stores[0].fail_at(Step::Commit, 1, ErrorKind::Busy);
     });
     // Unless it died between the failure and the line that says so.
     assert!(new <= 3 && old >= 30, "{new} new, {old} old");
+}
+
+#[test]
+fn a_crash_in_a_merge_leaves_all_as_it_was_or_all_merged() {
+    let options = RestoreOptions::new().conflict(Conflict::Overwrite);
+    let (new, old) = die_everywhere(&options, |_| {});
+    assert!(new >= 10 && old >= 20, "{new} new, {old} old");
+    let (new, old) = die_everywhere(&options, |world| {
+        world.stores[0].fail_always(Step::Commit, ErrorKind::NoSpace);
+    });
+    assert!(new == 0 && old >= 30, "{new} new, {old} old");
 }

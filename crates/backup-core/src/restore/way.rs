@@ -1,0 +1,207 @@
+//! From a part of the archive to what is written: selection, migration, rewriting, other names.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    clock::ArchiveId,
+    conflict::{Conflict, Resolver},
+    error::{Error, ErrorKind, Result},
+    manifest::{FieldMapping, StoreManifest},
+    migrate::MigrationPath,
+    part::{Content, Part, Schema},
+    record::{RecordBatch, Tally},
+    select::{Filter, NameMap, Rewrite, Rewriter, Selection},
+};
+
+/// What becomes of one store's parts on their way into its sink.
+///
+/// Only the names of collections are those of the archive; everything behind
+/// [`schema`](Self::schema) and [`records`](Self::records) has those of the live store.
+#[derive(Debug)]
+pub(crate) struct Way {
+    // The store's name in the archive.
+    store: String,
+    collections: BTreeMap<String, Track>,
+    migration: Option<MigrationPath>,
+    /// Records are added to those of the store, where the two meet by the rules of the tracks.
+    pub(crate) merges: bool,
+    /// What the archive says of the parts that are wanted.
+    pub(crate) from_archive: Content,
+}
+
+/// What becomes of one collection.
+#[derive(Debug)]
+struct Track {
+    filter: Filter,
+    rewriter: Rewriter,
+    /// Its name in the live store, where it was given one.
+    name: Option<String>,
+    /// Only where records are added.
+    resolver: Option<Resolver>,
+}
+
+/// What the user wants of a restore, as far as it concerns parts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wishes {
+    pub(crate) selection: Selection,
+    pub(crate) names: NameMap,
+    pub(crate) rewrite: Rewrite,
+    /// For all collections; merging is asked for.
+    pub(crate) conflict: Option<Conflict>,
+    pub(crate) conflicts: BTreeMap<(String, String), Conflict>,
+}
+
+impl Wishes {
+    /// Whether what the store holds stays, and records are added to it.
+    pub(crate) fn merges(&self, store: &str) -> bool {
+        self.conflict.is_some()
+            || self.conflicts.keys().any(|(name, _)| name == store)
+            || !self.selection.takes_all_of(store)
+            || self.names.renames_in(store)
+    }
+}
+
+impl Way {
+    /// `fields` is what the host says of the collections of this store.
+    pub(crate) fn new(
+        archive: ArchiveId,
+        store: &str,
+        manifest: &StoreManifest,
+        wishes: &Wishes,
+        migration: Option<&MigrationPath>,
+        merges: bool,
+        fields: impl Fn(&str) -> Option<FieldMapping>,
+    ) -> Result<Self> {
+        let migration = migration.filter(|path| path.touches(store)).cloned();
+        let mut collections = BTreeMap::new();
+        for (name, known) in &manifest.collections {
+            let mut mapping = fields(name).unwrap_or_else(|| known.info.fields.clone());
+            let filter = wishes.selection.filter(store, name, &mapping)?;
+            let mut now = Some(name.clone());
+            if let Some(path) = &migration {
+                mapping = path.fields(store, name, mapping);
+                now = path.collection(store, name);
+            }
+            if filter.takes_nothing() || now.is_none() {
+                continue;
+            }
+            let rewriter = wishes.rewrite.rewriter(store, name, &mapping)?;
+            let given = wishes.names.collection(store, name);
+            let rule = wishes.conflicts.get(&(store.to_owned(), name.clone()));
+            let rule = rule.copied().or(wishes.conflict).unwrap_or(Conflict::Overwrite);
+            let resolver = merges.then(|| Resolver::new(rule, &mapping, archive)).transpose();
+            let resolver = resolver.map_err(|e| e.on(format!("{store}/{name}")))?;
+            let track = Track {
+                filter,
+                rewriter,
+                name: (given != name).then(|| given.to_owned()),
+                resolver,
+            };
+            collections.insert(name.clone(), track);
+        }
+        let mut from_archive = manifest.content();
+        from_archive.collections.retain(|name, _| collections.contains_key(name));
+        Ok(Self { store: store.to_owned(), collections, migration, merges, from_archive })
+    }
+
+    /// Whether every part goes into the sink as it comes out of the archive.
+    pub(crate) fn is_straight(&self, manifest: &StoreManifest) -> bool {
+        let straight = |track: &Track| {
+            track.filter.takes_everything() && !track.rewriter.changes() && track.name.is_none()
+        };
+        !self.merges
+            && self.migration.is_none()
+            && manifest.collections.keys().eq(self.collections.keys())
+            && self.collections.values().all(straight)
+    }
+
+    /// Whether parts of the archive's collection are wanted.
+    pub(crate) fn takes(&self, collection: &str) -> bool {
+        self.collections.contains_key(collection)
+    }
+
+    /// The rule for records that exist on both sides.
+    pub(crate) fn resolver(&self, collection: &str) -> Result<&Resolver> {
+        let resolver = self.track(collection)?.resolver.as_ref();
+        resolver.ok_or_else(|| Error::adapter("there is no rule for conflicts").on(collection))
+    }
+
+    /// As much as is known beforehand of what will be written: the names, and the figures of
+    /// what is taken whole.
+    pub(crate) fn forecast(&self) -> Content {
+        let mut content = self.from_archive.clone();
+        content.collections = content
+            .collections
+            .into_iter()
+            .filter_map(|(name, tally)| {
+                let track = self.collections.get(&name)?;
+                let whole = track.filter.takes_everything() && self.migration.is_none();
+                let tally = if whole && !track.rewriter.changes() { tally } else { Tally::new() };
+                Some((self.name(&name)?, tally))
+            })
+            .collect();
+        content
+    }
+
+    /// The live name of one of the archive's collections.
+    pub(crate) fn name(&self, collection: &str) -> Option<String> {
+        let track = self.collections.get(collection)?;
+        let migrated = || match &self.migration {
+            Some(path) => path.collection(&self.store, collection),
+            None => Some(collection.to_owned()),
+        };
+        track.name.clone().or_else(migrated)
+    }
+
+    /// A schema on its way; `None` where the collection goes no further.
+    pub(crate) fn schema(&self, schema: Schema) -> Result<Option<Schema>> {
+        let name = self.track(&schema.collection)?.name.clone();
+        let migrated = match &self.migration {
+            Some(path) => path.schema(&self.store, schema)?,
+            None => Some(schema),
+        };
+        Ok(migrated.map(|mut schema| {
+            schema.collection = name.unwrap_or(schema.collection);
+            schema
+        }))
+    }
+
+    /// Records on their way. Work for a thread: JSON is parsed where something looks into it.
+    pub(crate) fn records(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let track = self.track(batch.collection())?;
+        let mut batch = track.filter.batch(batch)?;
+        if let Some(path) = &self.migration {
+            batch = path.batch(&self.store, batch)?;
+        }
+        batch = track.rewriter.batch(&batch)?;
+        Ok(match &track.name {
+            Some(name) => batch.in_collection(name),
+            None => batch,
+        })
+    }
+
+    /// Any other part: only names change.
+    pub(crate) fn other(&self, part: Part) -> Result<Part> {
+        Ok(match part {
+            Part::End(mut end) => {
+                if let Some(name) = self.name(&end.collection) {
+                    end.collection = name;
+                }
+                // It counts what the archive holds.
+                end.count = None;
+                Part::End(end)
+            }
+            other => other,
+        })
+    }
+
+    fn track(&self, collection: &str) -> Result<&Track> {
+        self.collections.get(collection).ok_or_else(|| {
+            Error::new(
+                ErrorKind::Corrupt,
+                "the archive has a part of a collection that it does not list",
+            )
+            .on(format!("{}/{collection}", self.store))
+        })
+    }
+}
