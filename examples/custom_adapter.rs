@@ -611,7 +611,7 @@ fn demonstrate() -> Result<()> {
         let backup = memory.backup(&catalog).await?;
         println!("backed up as {}", backup.id);
 
-        fs::write(&path, "lost")?;
+        fs::write(&path, "{\"id\":1,\"text\":\"changed\"}\n")?;
         let plan = memory.plan_restore(&catalog.latest()?).await?;
         println!("{plan}");
         plan.execute().await?;

@@ -143,7 +143,43 @@ pub(crate) struct Restore {
     pub(crate) dry_run: bool,
 
     #[command(flatten)]
+    pub(crate) changes: Changes,
+
+    #[command(flatten)]
     pub(crate) ask: Ask,
+}
+
+/// What happens to the records between the archive and the stores.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "On the way")]
+pub(crate) struct Changes {
+    /// Only what fits, such as `store=state`, `project=alpha` or `created>=2026-01-01`; may be
+    /// repeated. It is added to what the stores hold
+    #[arg(long, value_name = "EXPR")]
+    pub(crate) select: Vec<String>,
+
+    /// Another name for a store, or for a collection in it, of the form `store/old=new`; may be
+    /// repeated
+    #[arg(long, value_name = "OLD=NEW")]
+    pub(crate) map: Vec<String>,
+
+    /// Another name for a project; may be repeated
+    #[arg(long, value_name = "OLD=NEW")]
+    pub(crate) rename_project: Vec<String>,
+
+    /// Add to what the stores hold, instead of replacing it
+    #[arg(long)]
+    pub(crate) merge: bool,
+
+    /// What becomes of records that are on both sides: skip, overwrite, merge, keep-newer,
+    /// keep-older, keep-both or fail; of one collection with `store/collection=RULE`; may be
+    /// repeated. Implies --merge
+    #[arg(long, value_name = "RULE")]
+    pub(crate) conflict: Vec<String>,
+
+    /// Do not back up first what is live
+    #[arg(long)]
+    pub(crate) no_safety_backup: bool,
 }
 
 #[derive(Debug, Args)]

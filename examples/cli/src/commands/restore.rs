@@ -3,7 +3,8 @@
 use std::{path::PathBuf, sync::Arc};
 
 use backup_kit::{
-    Catalog, Error, ErrorKind, RestoreOptions, RestorePlan, RestoreReport, Result, Stores,
+    Catalog, Error, ErrorKind, MergeExample, MergedCollection, NameMap, RestoreOptions,
+    RestorePlan, RestoreReport, Result, Rewrite, Selection, SkipReason, Stores, WriteMode,
 };
 use futures::executor::block_on;
 use serde_json::json;
@@ -19,7 +20,6 @@ use crate::{
 };
 
 pub(super) fn restore(context: &Context<'_>, args: &args::Restore) -> Result<u8> {
-    let screen = &context.screen;
     let config = context.config()?;
     let archive = context.open(&args.archive.archive)?;
     let (stores, meter) = watched(context, &config, "restoring")?;
@@ -27,11 +27,10 @@ pub(super) fn restore(context: &Context<'_>, args: &args::Restore) -> Result<u8>
         .journal_dir(journal_dir(&config)?)
         .avoid(config.catalog.clone())
         .cancel(&context.cancel);
+    let options = changed(options, &args.changes)?;
     let plan = block_on(stores.plan_restore_with(&archive, &options))?;
     if args.dry_run {
-        let document = json!({"dry_run": true, "plan": plan});
-        screen.result(document, &lines(&plan))?;
-        return Ok(exit::DONE);
+        return look(context, &plan);
     }
     if !args.ask.force {
         agree(context, &plan)?;
@@ -55,6 +54,81 @@ pub(super) fn resume(context: &Context<'_>) -> Result<u8> {
             context.screen.result(document, "nothing to resume\n")?;
             Ok(exit::DONE)
         }
+    }
+}
+
+/// What was asked to happen between the archive and the stores.
+fn changed(mut options: RestoreOptions, args: &args::Changes) -> Result<RestoreOptions> {
+    options = options
+        .select(Selection::parse(&args.select)?)
+        .map(NameMap::parse(&args.map)?)
+        .rewrite(Rewrite::new().parse_projects(&args.rename_project)?);
+    if args.merge || !args.conflict.is_empty() {
+        options = options.merge();
+    }
+    for rule in &args.conflict {
+        options = match rule.rsplit_once('=') {
+            None => options.conflict(rule.parse()?),
+            Some((place, rule)) => {
+                let (store, collection) = place.split_once('/').ok_or_else(|| {
+                    Error::new(ErrorKind::InvalidInput, "this names no collection")
+                        .on(place)
+                        .advise("write store/collection=RULE")
+                })?;
+                options.conflict_in(store, collection, rule.parse()?)
+            }
+        };
+    }
+    Ok(if args.no_safety_backup { options.no_safety_backup() } else { options })
+}
+
+/// The dry-run.
+fn look(context: &Context<'_>, plan: &RestorePlan) -> Result<u8> {
+    let preview = block_on(plan.preview())?;
+    let mut text = lines(plan);
+    for (store, collections) in &preview {
+        for (collection, merged) in collections {
+            text.push_str(&format!("  {}\n", merge_line(store, collection, merged)));
+            for example in &merged.examples {
+                text.push_str(&format!("    {}\n", plain(&example_line(example))));
+            }
+        }
+    }
+    let document = json!({"dry_run": true, "plan": plan, "preview": preview});
+    context.screen.result(document, &text)?;
+    Ok(exit::DONE)
+}
+
+fn merge_line(store: &str, collection: &str, merged: &MergedCollection) -> String {
+    let counts = &merged.counts;
+    let words = [
+        (counts.created, "new"),
+        (counts.updated, "updated"),
+        (counts.merged, "merged"),
+        (counts.copied, "kept beside the live one"),
+        (counts.skipped, "skipped"),
+        (counts.unchanged, "unchanged"),
+    ];
+    let words: Vec<_> =
+        words.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{n} {word}")).collect();
+    let what = if words.is_empty() { "nothing".into() } else { words.join(", ") };
+    format!("{}/{}: {what}", plain(store), plain(collection))
+}
+
+fn example_line(example: &MergeExample) -> String {
+    match example {
+        MergeExample::Skipped { key, reason } => {
+            let reason = match reason {
+                SkipReason::LiveIsNewer => "the live one is newer",
+                SkipReason::LiveIsOlder => "the live one is older",
+                SkipReason::SameTime => "both are of the same time",
+                SkipReason::NoTime => "one of the two has no time",
+                _ => "it is there already",
+            };
+            format!("{key} is skipped: {reason}")
+        }
+        MergeExample::Copied { key, new_key } => format!("{key} becomes {new_key}"),
+        _ => String::new(),
     }
 }
 
@@ -90,7 +164,9 @@ fn agree(context: &Context<'_>, plan: &RestorePlan) -> Result<()> {
     }
     screen.note(&lines(plan));
     let stores = things(plan.stores().len() as u64, "store");
-    if screen.confirm(&format!("This replaces the content of {stores}."))? {
+    let adds = plan.stores().iter().all(|store| store.mode == WriteMode::Merge);
+    let does = if adds { "adds to" } else { "replaces" };
+    if screen.confirm(&format!("This {does} the content of {stores}."))? {
         return Ok(());
     }
     refused("not restored: the answer was not yes", "nothing was changed")
@@ -119,6 +195,13 @@ fn report_back(context: &Context<'_>, report: &RestoreReport) -> Result<u8> {
             let name = plain(&store.name);
             text.push_str(&format!("  {name}: {} read back and equal\n", found.join(", ")));
         }
+        for (collection, merged) in &store.merged {
+            text.push_str(&format!("  {}\n", merge_line(&store.name, collection, merged)));
+        }
+    }
+    if let Some(path) = &report.safety_backup {
+        let path = plain(&path.display().to_string());
+        text.push_str(&format!("  what was live before is in {path}\n"));
     }
     let code = if report.restored() { exit::DONE } else { exit::FAILED };
     screen.result(json!({"restored": report.restored(), "report": report}), &text)?;
