@@ -11,7 +11,6 @@ mod compat;
 mod conflict;
 mod error;
 mod event;
-mod hooks;
 mod journal;
 pub mod manifest;
 mod memory;
@@ -39,7 +38,6 @@ pub use conflict::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Observer};
-pub use hooks::RestoreHooks;
 pub use journal::RestoreStep;
 pub use memory::{MemorySnapshot, MemoryStore, Step};
 pub use migrate::{Change, Migration, MigrationInfo, MigrationPath, Migrations, Transform};
@@ -49,8 +47,7 @@ pub use part::{
 };
 pub use quiesce::{Pause, Quiesce};
 pub use restore::{
-    MergeExample, MergedCollection, PlannedArchive, PlannedStore, Preview, RestoreOptions,
-    RestorePlan, RestoreReport, RestoredStore,
+    PlannedArchive, PlannedStore, RestoreOptions, RestorePlan, RestoreReport, RestoredStore,
 };
 pub use select::{Condition, NameMap, Op, Rewrite, Selection, Unmapped};
 pub use sink::{Prepared, Reattached, Sink, SinkSession, StagePlan, StageToken, Switch, WriteMode};

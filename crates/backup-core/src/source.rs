@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::{adapter::Adapter, cancel::Cancel, error::Result, part::Part};
+use crate::{adapter::Adapter, cancel::Cancel, error::Result, part::Part, select::Condition};
 
 /// Reads a store for a backup.
 ///
@@ -32,6 +32,10 @@ pub struct PinRequest {
     pub avoid: Vec<PathBuf>,
     /// Collections to read; empty means all.
     pub collections: Vec<String>,
+    /// What records have to fulfil, those of one collection or of all. A source may leave out
+    /// records that do not, and count only those that it gives; it need not, since the engine looks
+    /// at every record in any case.
+    pub conditions: Vec<(Option<String>, Condition)>,
     /// Asked between steps of long work.
     pub cancel: Cancel,
 }

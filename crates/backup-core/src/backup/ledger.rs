@@ -11,6 +11,7 @@ use crate::{
         BlobContent, CollectionEnd, EntryFacts, EntryKind, FileEntry, Notice, NoticeKind, Schema,
     },
     record::RecordBatch,
+    select::{Filter, Selection},
 };
 
 const MAX_NOTICES: usize = 1000;
@@ -22,6 +23,7 @@ pub(super) struct Ledger {
     pub(super) notice_count: u64,
     pub(super) partial: bool,
     fields: BTreeMap<(String, String), FieldMapping>,
+    selection: Selection,
     watch: Watch,
 }
 
@@ -33,6 +35,7 @@ pub(super) struct Account {
     pub(super) blobs: BTreeMap<String, BlobContent>,
     // For every partition and collection under way: how many came.
     open: HashMap<(String, String), Running>,
+    filters: HashMap<String, Filter>,
 }
 
 #[derive(Default)]
@@ -45,6 +48,7 @@ impl Ledger {
     pub(super) fn new(
         stores: &[String],
         fields: BTreeMap<(String, String), FieldMapping>,
+        selection: Selection,
         watch: Watch,
     ) -> Self {
         let account = |name: &String| Account { name: name.clone(), ..Account::default() };
@@ -54,6 +58,7 @@ impl Ledger {
             notice_count: 0,
             partial: false,
             fields,
+            selection,
             watch,
         }
     }
@@ -69,7 +74,8 @@ impl Ledger {
         self.watch.tell(Event::Notice(notice));
     }
 
-    pub(super) fn schema(&mut self, store: usize, schema: &Schema) -> Result<()> {
+    /// Opens the account of a collection; whether any of it is taken.
+    pub(super) fn schema(&mut self, store: usize, schema: &Schema) -> Result<bool> {
         let account = &mut self.stores[store];
         let mut collection =
             CollectionManifest { info: schema.info.clone(), ..CollectionManifest::default() };
@@ -77,21 +83,59 @@ impl Ledger {
         if let Some(fields) = self.fields.get(&name) {
             collection.info.fields = fields.clone();
         }
-        match account.collections.insert(schema.collection.clone(), collection) {
-            None => Ok(()),
+        let filter = self.selection.filter(&name.0, &name.1, &collection.info.fields)?;
+        collection.selected_from = (!filter.takes_everything()).then_some(0);
+        let taken = !filter.takes_nothing();
+        if taken {
+            account.collections.insert(schema.collection.clone(), collection);
+        }
+        match account.filters.insert(schema.collection.clone(), filter) {
+            None => Ok(taken),
             Some(_) => Err(broken("a source gave a collection two schemas", &name.0, &name.1)),
         }
     }
 
+    /// Counts what came; the records of it that are taken, if there are any.
     pub(super) fn records(
         &mut self,
         store: usize,
         partition: &str,
-        batch: &RecordBatch,
-    ) -> Result<()> {
-        let name = batch.collection();
-        self.stores[store].came(partition, name, batch.len() as u64)?.tally.add_batch(batch);
-        Ok(())
+        batch: RecordBatch,
+    ) -> Result<Option<RecordBatch>> {
+        let (name, len) = (batch.collection(), batch.len() as u64);
+        let account = &mut self.stores[store];
+        account.came(partition, name, len)?;
+        let Some(known) = account.collections.get_mut(name) else { return Ok(None) };
+        let taken = match account.filters.get(name) {
+            Some(filter) if !filter.takes_everything() => {
+                *known.selected_from.get_or_insert(0) += len;
+                let taken = filter.batch(&batch)?;
+                if taken.is_empty() {
+                    return Ok(None);
+                }
+                taken
+            }
+            _ => batch,
+        };
+        known.tally.add_batch(&taken);
+        Ok(Some(taken))
+    }
+
+    /// Whether an entry or, without a root, a blob is taken. One that is not is counted here.
+    pub(super) fn takes(
+        &mut self,
+        store: usize,
+        partition: &str,
+        root: Option<&str>,
+    ) -> Result<bool> {
+        let account = &mut self.stores[store];
+        let taken = self.selection.takes_unreadable(&account.name, root)?;
+        if let Some(root) = root
+            && !taken
+        {
+            account.came(partition, root, 1)?;
+        }
+        Ok(taken)
     }
 
     pub(super) fn entry(
@@ -109,7 +153,11 @@ impl Ledger {
         };
         // The archive keeps permission bits only.
         let line = FileEntry::line(path, mode & 0o777, *modified, facts);
-        self.stores[store].came(partition, root, 1)?.tally.add_line(&line);
+        let account = &mut self.stores[store];
+        account.came(partition, root, 1)?;
+        if let Some(known) = account.collections.get_mut(root) {
+            known.tally.add_line(&line);
+        }
         self.length(store, root, &path.to_string(), end);
         Ok(())
     }
@@ -149,7 +197,10 @@ impl Ledger {
             let what = format!("a source says that it gave {count} records, and {came} came");
             return Err(broken(&what, &account.name, collection));
         }
-        if let Some(known) = account.collections.get_mut(collection) {
+        // Figures of the whole would be wrong for a part.
+        if let Some(known) = account.collections.get_mut(collection)
+            && known.selected_from.is_none()
+        {
             for (name, value) in end.statistics {
                 *known.statistics.entry(name).or_default() += value;
             }
@@ -172,16 +223,11 @@ impl Ledger {
 }
 
 impl Account {
-    fn came(
-        &mut self,
-        partition: &str,
-        collection: &str,
-        count: u64,
-    ) -> Result<&mut CollectionManifest> {
-        let Some(known) = self.collections.get_mut(collection) else {
+    fn came(&mut self, partition: &str, collection: &str, count: u64) -> Result<()> {
+        if !self.filters.contains_key(collection) {
             let what = "a source gave records before their schema";
             return Err(broken(what, &self.name, collection));
-        };
+        }
         let key = (partition.to_owned(), collection.to_owned());
         let running = self.open.entry(key).or_default();
         if running.ended {
@@ -189,7 +235,7 @@ impl Account {
             return Err(broken(what, &self.name, collection));
         }
         running.count += count;
-        Ok(known)
+        Ok(())
     }
 }
 

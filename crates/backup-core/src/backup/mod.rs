@@ -144,11 +144,24 @@ impl<'a> Run<'a> {
     ) -> Result<Self> {
         let wrong = |what| Err(Error::new(ErrorKind::InvalidInput, what));
         let chosen = stores.chosen(options.stores.as_deref())?;
+        let selection = &options.selection;
+        if let Some(name) = selection.store_names().find(|name| stores.entry(name).is_none()) {
+            return Err(stores.unknown(name));
+        }
+        let mut kept = Vec::new();
+        for entry in chosen {
+            // Roots and collections that are named are the adapter's business.
+            let ruled = selection.rules().iter().any(|rule| rule.touches(&entry.name));
+            let taken = if ruled && !entry.source.capabilities().records {
+                selection.takes_unreadable(&entry.name, None)?
+            } else {
+                selection.takes_store(&entry.name)
+            };
+            kept.extend(taken.then_some(entry));
+        }
+        let chosen = kept;
         if chosen.is_empty() {
             return wrong("there is no store to back up");
-        }
-        if let Some(name) = options.collections.keys().find(|name| stores.entry(name).is_none()) {
-            return Err(stores.unknown(name));
         }
         let can_pause = stores.pauser.host.is_some();
         let policy = match options.live {
@@ -204,7 +217,12 @@ impl<'a> Run<'a> {
             &self.preamble,
             &self.options.writer,
             facts.config.clone().into_iter().collect(),
-            Ledger::new(&names, facts.fields.clone(), watch.clone()),
+            Ledger::new(
+                &names,
+                facts.fields.clone(),
+                self.options.selection.clone(),
+                watch.clone(),
+            ),
             watch.clone(),
         )?;
         let mut opened = Vec::new();
@@ -227,6 +245,9 @@ impl<'a> Run<'a> {
         manifest.statistics.clone_from(&facts.statistics);
         manifest.metadata.clone_from(&facts.metadata);
         manifest.system = self.options.system_info.then(SystemInfo::current);
+        if !self.options.selection.is_everything() {
+            manifest.selection = self.options.selection.expressions();
+        }
         for ((one, store), summary) in opened.iter().zip(&mut stores).zip(summaries) {
             match summary {
                 None => {}
@@ -265,6 +286,7 @@ impl<'a> Run<'a> {
         if opened.iter().all(|one| one.reading.is_none()) {
             return Err(Error::new(ErrorKind::Unreachable, "none of the stores could be reached"));
         }
+        self.check_names(opened)?;
         let mut ends = vec![Timestamp::default(); self.chosen.len()];
         let (mut lease, mut held) = match pause {
             Pause::Never => (None, false),
@@ -316,10 +338,23 @@ impl<'a> Run<'a> {
         request.avoid.extend_from_slice(places);
         let more = self.folder.iter().chain(&self.options.avoid);
         request.avoid.extend(more.flat_map(|path| catalog::off_limits(path, &*entry.source)));
-        request.collections =
-            self.options.collections.get(&entry.name).cloned().unwrap_or_default();
+        let selection = &self.options.selection;
+        let names = selection.named().get(&entry.name);
+        request.collections = names.into_iter().flatten().cloned().collect();
+        let rules = selection.rules().iter().filter(|rule| rule.touches(&entry.name));
+        request.conditions =
+            rules.map(|rule| (rule.collection.clone(), rule.condition.clone())).collect();
         request.cancel = self.options.cancel.clone();
         request
+    }
+
+    // Adapters refuse a collection that is not there; a rule for one would choose nothing.
+    fn check_names(&self, opened: &[Opened]) -> Result<()> {
+        for one in opened.iter().filter(|one| one.reading.is_some()) {
+            let names = one.description.collections.iter().map(|known| known.name.as_str());
+            self.options.selection.check_rules(&one.entry.name, &names.collect::<Vec<_>>())?;
+        }
+        Ok(())
     }
 
     fn manifest(&self, one: &Opened, end: Timestamp, held: bool) -> StoreManifest {

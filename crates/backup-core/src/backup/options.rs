@@ -1,6 +1,6 @@
 //! How a backup is taken, and what it came to.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
 use serde::Serialize;
 
@@ -10,6 +10,7 @@ use crate::{
     clock::ArchiveId,
     manifest::{Manifest, StoreNotice},
     record::Sha256Digest,
+    select::Selection,
 };
 
 /// What becomes of stores that cannot fix a moment.
@@ -31,7 +32,7 @@ pub enum LivePolicy {
 pub struct BackupOptions {
     pub(super) description: Option<String>,
     pub(super) stores: Option<Vec<String>>,
-    pub(super) collections: BTreeMap<String, Vec<String>>,
+    pub(super) selection: Selection,
     pub(super) live: Option<LivePolicy>,
     pub(super) writer: WriterOptions,
     pub(super) parallel: usize,
@@ -48,7 +49,7 @@ impl Default for BackupOptions {
         Self {
             description: None,
             stores: None,
-            collections: BTreeMap::new(),
+            selection: Selection::new(),
             live: None,
             writer: WriterOptions::default(),
             parallel: 4,
@@ -83,14 +84,32 @@ impl BackupOptions {
         self
     }
 
-    /// Only these collections of a store.
+    /// Only these stores, collections and records. The manifest says so, and a restore of such an
+    /// archive leaves what was not selected as it is.
+    ///
+    /// ```
+    /// use backup_core::{BackupOptions, Catalog, MemoryStore, Selection, Stores};
+    /// use serde_json::json;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # futures::executor::block_on(async {
+    /// let state = MemoryStore::new();
+    /// state.insert("notes", 1, json!({"lang": "en"}))?;
+    /// state.insert("notes", 2, json!({"lang": "de"}))?;
+    ///
+    /// let options = BackupOptions::new().select(Selection::parse(["/lang=de"])?);
+    /// let stores = Stores::new("docs", "1.0.0").with("state", state);
+    /// let report = stores.backup_with(&Catalog::open(folder.path())?, &options).await?;
+    ///
+    /// let notes = &report.manifest.stores["state"].collections["notes"];
+    /// assert_eq!((notes.tally.records, notes.selected_from), (1, Some(2)));
+    /// assert_eq!(report.manifest.selection, ["/lang=de"]);
+    /// # Ok::<(), backup_core::Error>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
-    pub fn collections<S: Into<String>>(
-        mut self,
-        store: impl Into<String>,
-        names: impl IntoIterator<Item = S>,
-    ) -> Self {
-        self.collections.insert(store.into(), names.into_iter().map(Into::into).collect());
+    pub fn select(mut self, selection: Selection) -> Self {
+        self.selection = selection;
         self
     }
 

@@ -1,3 +1,5 @@
+mod selection;
+
 use std::{
     collections::VecDeque,
     io,
@@ -24,7 +26,7 @@ use super::*;
 use crate::{
     Adapter, ArchiveId, Blob, ByteStream, Cancel, Capabilities, CollectionEnd, Description,
     EntryKind, EntryPath, FileEntry, FixedClock, MemoryStore, NoticeKind, Part, Partition, Pinned,
-    Schema, Source, SourceSession, Step, Timestamp,
+    Schema, Selection, Source, SourceSession, Step, Timestamp,
     archive::{Archive, VerifyMode},
     async_trait,
     manifest::{CollectionInfo, Consistency, FieldMapping},
@@ -455,7 +457,7 @@ fn options_are_checked_before_anything_is_read() {
     let (stores, a, _) = two();
     let pins = count(&a, Step::Pin);
     assert_eq!(refused(&stores, BackupOptions::new().stores(["nowhere"])), ErrorKind::NotFound);
-    let nowhere = BackupOptions::new().collections("nowhere", ["c"]);
+    let nowhere = BackupOptions::new().select(Selection::new().collection("nowhere", "c"));
     assert_eq!(refused(&stores, nowhere), ErrorKind::NotFound);
     let none = BackupOptions::new().stores([""; 0]);
     assert_eq!(refused(&stores, none), ErrorKind::InvalidInput);
@@ -469,7 +471,7 @@ fn options_are_checked_before_anything_is_read() {
     assert_eq!(std::fs::read(&path).unwrap(), b"mine");
     assert_eq!(pins.load(Ordering::SeqCst), 0);
     let part = BackupOptions::new().overwrite(true).stores(["state"]);
-    let part = part.collections("state", ["empty"]);
+    let part = part.select(Selection::new().collection("state", "empty"));
     let report = block_on(stores.backup_to_file(&path, &part)).unwrap();
     assert_eq!(report.manifest.stores.len(), 1);
     assert_eq!(report.manifest.stores["state"].collections.len(), 1);
@@ -514,10 +516,16 @@ fn events_tell_the_story_in_order() {
 
 /// A source that gives what a test put in.
 #[derive(Clone)]
-struct Script(Arc<Mutex<Vec<VecDeque<Part>>>>);
+struct Script {
+    partitions: Arc<Mutex<Vec<VecDeque<Part>>>>,
+    asked: Arc<Mutex<Option<PinRequest>>>,
+    records: bool,
+}
 
 fn script(partitions: Vec<Vec<Part>>) -> Script {
-    Script(Arc::new(Mutex::new(partitions.into_iter().map(Into::into).collect())))
+    let partitions = partitions.into_iter().map(Into::into).collect();
+    let partitions = Arc::new(Mutex::new(partitions));
+    Script { partitions, asked: Arc::default(), records: true }
 }
 
 #[async_trait]
@@ -526,7 +534,7 @@ impl Adapter for Script {
         "script"
     }
     fn capabilities(&self) -> Capabilities {
-        Capabilities::default()
+        Capabilities { records: self.records, ..Capabilities::default() }
     }
     async fn describe(&self) -> Result<Description> {
         Ok(Description::new("script"))
@@ -535,7 +543,8 @@ impl Adapter for Script {
 
 #[async_trait]
 impl Source for Script {
-    async fn pin(&self, _: &PinRequest) -> Result<Pinned> {
+    async fn pin(&self, request: &PinRequest) -> Result<Pinned> {
+        *self.asked.lock().unwrap() = Some(request.clone());
         Ok(Pinned::Pinned { session: Box::new(self.clone()), mark: Some("m".into()) })
     }
 }
@@ -543,12 +552,12 @@ impl Source for Script {
 #[async_trait]
 impl SourceSession for Script {
     async fn partitions(&self) -> Result<Vec<Partition>> {
-        let count = self.0.lock().unwrap().len();
+        let count = self.partitions.lock().unwrap().len();
         Ok((0..count).map(|n| Partition::new(format!("p{n}"))).collect())
     }
     async fn next(&self, partition: &Partition) -> Result<Option<Part>> {
         let n: usize = partition.name[1..].parse().unwrap();
-        Ok(self.0.lock().unwrap()[n].pop_front())
+        Ok(self.partitions.lock().unwrap()[n].pop_front())
     }
     async fn close(self: Box<Self>) -> Result<Summary> {
         Ok(Summary::new())

@@ -103,7 +103,8 @@ impl Writer {
         let is_file = matches!(output, Output::File(_));
         let archive = ArchiveWriter::new(output, preamble, options)?;
         let work = move || {
-            let mut thread = Thread { archive, ledger, watch, body: None, done: 0, told: 0 };
+            let mut thread =
+                Thread { archive, ledger, watch, body: None, skipping: false, done: 0, told: 0 };
             for (name, value) in &config {
                 thread.archive.config(name, value)?;
             }
@@ -178,6 +179,8 @@ struct Thread {
     ledger: Ledger,
     watch: Watch,
     body: Option<(usize, String, Part)>,
+    // The body that comes is not taken.
+    skipping: bool,
     done: u64,
     told: u64,
 }
@@ -186,6 +189,11 @@ impl Thread {
     fn job(&mut self, job: Job) -> Result<()> {
         match job {
             Job::Part { store, partition, part } => self.part(store, partition, *part),
+            Job::Data(_) if self.skipping => Ok(()),
+            Job::BodyEnd if self.skipping => {
+                self.skipping = false;
+                Ok(())
+            }
             Job::Data(bytes) => {
                 self.done += bytes.len() as u64;
                 if self.done - self.told >= PROGRESS_BYTES {
@@ -206,16 +214,24 @@ impl Thread {
         let on = |e: Error| e.on(&name);
         match part {
             Part::Schema(schema) => {
-                self.ledger.schema(store, &schema)?;
+                if !self.ledger.schema(store, &schema)? {
+                    return Ok(());
+                }
                 self.archive.schema(&name, &schema).map_err(on)?;
                 self.tell(name, schema.collection, 0, 0);
             }
             Part::Records(batch) => {
-                self.ledger.records(store, &partition, &batch)?;
+                let Some(batch) = self.ledger.records(store, &partition, batch)? else {
+                    return Ok(());
+                };
                 self.archive.records(&name, &partition, &batch).map_err(on)?;
                 self.done += batch.byte_size() as u64;
                 let (records, bytes) = (batch.len() as u64, batch.byte_size() as u64);
                 self.tell(name, batch.collection().to_owned(), records, bytes);
+            }
+            Part::Blob(_) if !self.ledger.takes(store, &partition, None)? => self.skipping = true,
+            Part::Entry(entry) if !self.ledger.takes(store, &partition, Some(&entry.root))? => {
+                self.skipping = matches!(entry.kind, EntryKind::File { .. });
             }
             Part::Blob(blob) => {
                 let len = blob.len.ok_or_else(|| Error::adapter("a blob without a length"))?;

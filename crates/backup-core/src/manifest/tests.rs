@@ -75,6 +75,7 @@ fn manifest() -> Manifest {
             )]),
         },
         bytes: 2_300_000,
+        selected_from: Some(1200),
         info: CollectionInfo {
             vector_info: map([(
                 "text",
@@ -126,6 +127,7 @@ fn manifest() -> Manifest {
         encryption: some("age"),
         system: Some(SystemInfo { os: "linux".into(), arch: "x86_64".into() }),
         partial: true,
+        selection: vec!["vectors/passages: project=docs".into()],
         consistency: Consistency::PerStore,
         stores: map([("state", state), ("vectors", vectors), ("uploads", uploads)]),
         config: vec!["host".into()],
@@ -188,6 +190,31 @@ fn what_is_written_reads_back() {
     let text = manifest().to_json().unwrap();
     assert_eq!(Manifest::from_json(&text).unwrap(), manifest());
     assert_eq!(text.last(), Some(&b'\n'));
+}
+
+#[test]
+fn a_selection_is_not_all_of_a_store_and_what_cannot_be_read_is_none() {
+    let mut manifest = manifest();
+    manifest.selection = Vec::new();
+    assert!(manifest.asked_for_all_of("vectors"));
+    manifest.selection = vec!["store=state".into(), "vectors/passages: project=docs".into()];
+    assert!(manifest.asked_for_all_of("state") && !manifest.asked_for_all_of("vectors"));
+    manifest.selection = vec!["state sounds-like stat".into()];
+    assert!(!manifest.asked_for_all_of("state"));
+}
+
+#[test]
+fn fields_are_set_and_found_by_name() {
+    let value =
+        serde_json::to_value(&manifest().stores["vectors"].collections["passages"].info.fields);
+    let written = value.unwrap();
+    let mut fields = FieldMapping::default();
+    for (name, pointer) in written.as_object().unwrap() {
+        assert_eq!(fields.get(name), None);
+        fields.set(name, pointer.as_str().unwrap());
+        assert_eq!(fields.get(name), pointer.as_str());
+    }
+    assert_eq!(serde_json::to_value(&fields).unwrap(), written);
 }
 
 #[test]
@@ -313,6 +340,7 @@ prop_compose! {
                 }).collect(),
             },
             bytes: records / 2,
+            selected_from: records.checked_add(1),
             info: CollectionInfo {
                 vector_info: vectors.into_iter().map(|(name, (_, _, dim))| {
                     let info = VectorInfo { dim, element: ElementType::F16, distance: None };
@@ -363,6 +391,7 @@ prop_compose! {
         created in time(),
         description in proptest::option::of(text()),
         partial in any::<bool>(),
+        selection in proptest::collection::vec(text(), 0..3),
         stores in named(any_store()),
         config in proptest::collection::vec(text(), 0..3),
         pages in proptest::collection::vec((any::<[u64; 4]>(), digest()), 0..3),
@@ -374,6 +403,7 @@ prop_compose! {
             created,
             description,
             partial,
+            selection,
             stores,
             config,
             metadata,

@@ -10,6 +10,7 @@ use crate::{
     error::{Error, ErrorKind, Result},
     part::{BlobContent, Content, Metadata, Notice},
     record::{ElementType, Sha256Digest, Tally, canonical},
+    select::Selection,
 };
 
 /// `backup.json`, the first part: what is known before the first store is read.
@@ -66,6 +67,10 @@ pub struct Manifest {
     pub system: Option<SystemInfo>,
     /// Whether something that was asked for is not in the archive, or is in doubt.
     pub partial: bool,
+    /// What of the stores was asked for: [expressions](crate::Selection#as-text), all of which
+    /// apply; empty: everything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub selection: Vec<String>,
     /// Whether all stores show one moment.
     pub consistency: Consistency,
     /// The stores, by name.
@@ -227,6 +232,9 @@ pub struct CollectionManifest {
     pub tally: Tally,
     /// Bytes of its parts, uncompressed.
     pub bytes: u64,
+    /// How many records there were of which these were selected; `None`: all were taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selected_from: Option<u64>,
     /// What the adapter said of it.
     #[serde(flatten)]
     pub info: CollectionInfo,
@@ -321,6 +329,26 @@ impl FieldMapping {
         known.as_deref()
     }
 
+    /// Sets the JSON pointer of a field, by its name as [`get`](Self::get) and
+    /// [`Field::new`](crate::select::Field::new) have it.
+    pub fn set(&mut self, name: &str, pointer: impl Into<String>) {
+        let known = match name {
+            "project" => &mut self.project,
+            "category" => &mut self.category,
+            "tags" | "tag" => &mut self.tags,
+            "created_at" | "created" => &mut self.created_at,
+            "updated_at" | "updated" => &mut self.updated_at,
+            "title" => &mut self.title,
+            "content" => &mut self.content,
+            "model" => &mut self.model,
+            other => {
+                self.other.insert(other.to_owned(), pointer.into());
+                return;
+            }
+        };
+        *known = Some(pointer.into());
+    }
+
     /// Whether nothing is mapped.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -377,6 +405,7 @@ impl Manifest {
             encryption: None,
             system: None,
             partial: false,
+            selection: Vec::new(),
             consistency: Consistency::Fuzzy,
             stores: BTreeMap::new(),
             config: Vec::new(),
@@ -396,6 +425,14 @@ impl Manifest {
     /// [`Corrupt`](ErrorKind::Corrupt) for text that is not a manifest.
     pub fn from_json(text: &[u8]) -> Result<Self> {
         read(text, "manifest.json")
+    }
+
+    /// Whether all of a store was asked for, and nothing but. Where it was not, a restore has to
+    /// leave what is not in the archive as it is.
+    #[must_use]
+    pub fn asked_for_all_of(&self, store: &str) -> bool {
+        // What a later version says and this one cannot read chooses something.
+        Selection::parse(&self.selection).is_ok_and(|selection| selection.takes_all_of(store))
     }
 
     /// Writes `manifest.json`: canonical JSON.

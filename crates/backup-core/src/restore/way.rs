@@ -46,8 +46,7 @@ pub(crate) struct Wishes {
     pub(crate) selection: Selection,
     pub(crate) names: NameMap,
     pub(crate) rewrite: Rewrite,
-    pub(crate) merge: bool,
-    /// For all collections.
+    /// For all collections; merging is asked for.
     pub(crate) conflict: Option<Conflict>,
     pub(crate) conflicts: BTreeMap<(String, String), Conflict>,
 }
@@ -55,7 +54,10 @@ pub(crate) struct Wishes {
 impl Wishes {
     /// Whether what the store holds stays, and records are added to it.
     pub(crate) fn merges(&self, store: &str) -> bool {
-        self.merge || !self.selection.takes_all_of(store) || self.names.renames_in(store)
+        self.conflict.is_some()
+            || self.conflicts.keys().any(|(name, _)| name == store)
+            || !self.selection.takes_all_of(store)
+            || self.names.renames_in(store)
     }
 }
 

@@ -159,8 +159,13 @@ impl Rule {
     /// Whether it applies to the collection.
     #[must_use]
     pub fn applies(&self, store: &str, collection: &str) -> bool {
+        self.touches(store) && self.collection.as_deref().is_none_or(|name| name == collection)
+    }
+
+    /// Whether it applies to anything in the store.
+    #[must_use]
+    pub fn touches(&self, store: &str) -> bool {
         self.store.as_deref().is_none_or(|name| name == store)
-            && self.collection.as_deref().is_none_or(|name| name == collection)
     }
 
     fn place(&self) -> (Option<&str>, Option<&str>) {
@@ -327,6 +332,12 @@ impl Selection {
         self.stores.is_empty() || self.stores.contains_key(store)
     }
 
+    /// Every store that is named, also by a rule.
+    pub fn store_names(&self) -> impl Iterator<Item = &str> {
+        let ruled = self.rules.iter().filter_map(|rule| rule.store.as_deref());
+        self.stores.keys().map(String::as_str).chain(ruled)
+    }
+
     /// Whether anything of the collection is taken, as far as names go.
     #[must_use]
     pub fn takes(&self, store: &str, collection: &str) -> bool {
@@ -342,24 +353,29 @@ impl Selection {
     pub fn takes_all_of(&self, store: &str) -> bool {
         let named = self.stores.get(store);
         (self.stores.is_empty() || named.is_some_and(BTreeSet::is_empty))
-            && !self.rules.iter().any(|rule| rule.store.as_deref().is_none_or(|name| name == store))
+            && !self.rules.iter().any(|rule| rule.touches(store))
     }
 
-    /// Whether a store without records, one that is carried as files or native snapshots, is taken:
-    /// whole or not at all.
+    /// Whether what has no records, files or native snapshots, is taken: whole or not at all.
+    /// `collection` is the root of the files; `None` is the store as one piece.
     ///
     /// # Errors
     /// [`Unsupported`](ErrorKind::Unsupported) where a rule would have to look into it and nothing
     /// [was said](Self::unmapped) for that case.
-    pub fn takes_unreadable(&self, store: &str) -> Result<bool> {
-        if !self.takes_store(store) || self.takes_all_of(store) {
-            return Ok(self.takes_store(store));
-        }
+    pub fn takes_unreadable(&self, store: &str, collection: Option<&str>) -> Result<bool> {
+        let (taken, whole) = match collection {
+            Some(name) => {
+                let mut rules = self.rules.iter();
+                (self.takes(store, name), !rules.any(|rule| rule.applies(store, name)))
+            }
+            None => (self.takes_store(store), self.takes_all_of(store)),
+        };
         match self.unmapped {
+            _ if !taken || whole => Ok(taken),
             Unmapped::LeaveOut => Ok(false),
             Unmapped::Whole => Ok(true),
             Unmapped::Refuse => {
-                let what = "records are to be chosen in a store that is carried as files or native snapshots";
+                let what = "a part is to be chosen of a store that is carried as files or native snapshots";
                 Err(Error::new(ErrorKind::Unsupported, what).on(store).advise(
                     "take it in its portable form; or leave it out with unmapped=leave-out, or take it whole with unmapped=whole",
                 ))
@@ -425,6 +441,23 @@ impl Selection {
         let ruled =
             self.rules.iter().filter_map(|r| Some((r.store.as_deref()?, r.collection.as_deref())));
         named.chain(ruled).try_for_each(|(store, name)| names::check(known, store, name))
+    }
+}
+
+impl Selection {
+    // Checks the collections that rules name.
+    pub(crate) fn check_rules(&self, store: &str, known: &[&str]) -> Result<()> {
+        let rules = self.rules.iter().filter(|rule| rule.store.as_deref() == Some(store));
+        for name in rules.filter_map(|rule| rule.collection.as_deref()) {
+            if !known.contains(&name) {
+                return Err(names::missing(
+                    "there is no such collection",
+                    text::place(store, Some(name)),
+                    known,
+                ));
+            }
+        }
+        Ok(())
     }
 }
 

@@ -158,18 +158,22 @@ pub(super) fn check<'k, C>(
 where
     &'k C: IntoIterator<Item = &'k String>,
 {
-    let missing = |what: &str, known: Vec<&str>| {
-        Error::new(ErrorKind::NotFound, what.to_owned())
-            .on(text::place(store, collection))
-            .advise(format!("use one of these: {}", known.join(", ")))
-    };
+    let place = text::place(store, collection);
     let Some(collections) = known.get(store) else {
-        return Err(missing("there is no such store", known.keys().map(String::as_str).collect()));
+        let stores: Vec<_> = known.keys().map(String::as_str).collect();
+        return Err(missing("there is no such store", place, &stores));
     };
     let Some(collection) = collection else { return Ok(()) };
     let names: Vec<_> = collections.into_iter().map(String::as_str).collect();
     if names.contains(&collection) {
         return Ok(());
     }
-    Err(missing("there is no such collection", names))
+    Err(missing("there is no such collection", place, &names))
+}
+
+/// What was named is not there, and what is.
+pub(super) fn missing(what: &str, place: String, known: &[&str]) -> Error {
+    Error::new(ErrorKind::NotFound, what.to_owned())
+        .on(place)
+        .advise(format!("use one of these: {}", known.join(", ")))
 }

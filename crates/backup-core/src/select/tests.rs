@@ -322,13 +322,18 @@ fn what_a_rule_cannot_look_into_is_refused_or_as_was_said() {
     let whole = Selection::new().category("c").unmapped(Unmapped::Whole);
     assert!(whole.filter("state", "notes", &fields()).unwrap().takes_everything());
     assert_eq!(
-        select("unmapped=refuse").takes_unreadable("uploads").unwrap_err().kind(),
+        select("unmapped=refuse").takes_unreadable("uploads", None).unwrap_err().kind(),
         ErrorKind::Unsupported
     );
-    assert!(!select("unmapped=leave-out").takes_unreadable("uploads").unwrap());
-    assert!(select("unmapped=whole").takes_unreadable("uploads").unwrap());
-    assert!(!Selection::new().store("a").takes_unreadable("uploads").unwrap());
-    assert!(Selection::new().takes_unreadable("uploads").unwrap());
+    assert!(!select("unmapped=leave-out").takes_unreadable("uploads", None).unwrap());
+    assert!(select("unmapped=whole").takes_unreadable("uploads", None).unwrap());
+    assert!(!Selection::new().store("a").takes_unreadable("uploads", None).unwrap());
+    assert!(Selection::new().takes_unreadable("uploads", None).unwrap());
+    let roots = Selection::parse(["collection=uploads/a", "state/notes: project=a"]).unwrap();
+    assert!(roots.takes_unreadable("uploads", Some("a")).unwrap());
+    assert!(roots.takes_unreadable("uploads", None).is_err(), "only one of its roots was named");
+    assert!(!roots.takes_unreadable("uploads", Some("b")).unwrap());
+    assert!(!roots.takes_unreadable("state", Some("notes")).unwrap());
 
     let mut fields = fields();
     fields.project = Some("project".into());
