@@ -60,6 +60,9 @@ pub(crate) struct Header {
     pub(crate) started: Timestamp,
     // In the order in which they switch.
     pub(crate) stores: Vec<Member>,
+    // The folder of the safety backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) safety: Option<PathBuf>,
 }
 
 /// One store of a restore.
@@ -310,6 +313,7 @@ mod tests {
             archive: ArchiveId::from_bytes([7; 16]),
             started: Timestamp::from_micros(0),
             stores: Vec::new(),
+            safety: None,
         }
     }
 

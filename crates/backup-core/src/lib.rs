@@ -11,6 +11,7 @@ mod compat;
 mod conflict;
 mod error;
 mod event;
+mod hooks;
 mod journal;
 pub mod manifest;
 mod memory;
@@ -38,6 +39,7 @@ pub use conflict::{
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Observer};
+pub use hooks::RestoreHooks;
 pub use journal::RestoreStep;
 pub use memory::{MemorySnapshot, MemoryStore, Step};
 pub use migrate::{Change, Migration, MigrationInfo, MigrationPath, Migrations, Transform};
@@ -47,7 +49,8 @@ pub use part::{
 };
 pub use quiesce::{Pause, Quiesce};
 pub use restore::{
-    PlannedArchive, PlannedStore, RestoreOptions, RestorePlan, RestoreReport, RestoredStore,
+    MergeExample, MergedCollection, PlannedArchive, PlannedStore, Preview, RestoreOptions,
+    RestorePlan, RestoreReport, RestoredStore,
 };
 pub use select::{Condition, NameMap, Op, Rewrite, Selection, Unmapped};
 pub use sink::{Prepared, Reattached, Sink, SinkSession, StagePlan, StageToken, Switch, WriteMode};

@@ -7,6 +7,7 @@ use crate::{
     compat::VersionPolicy,
     error::{Error, ErrorKind, Result},
     event::{Observer, Watch},
+    hooks::{Hooks, RestoreHooks},
     manifest::{Application, FieldMapping},
     migrate::Migrations,
     part::Metadata,
@@ -46,6 +47,7 @@ use crate::{
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Stores {
+    pub(crate) hooks: Hooks,
     pub(crate) application: Application,
     pub(crate) entries: Vec<Arc<Entry>>,
     pub(crate) pauser: Pauser,
@@ -64,7 +66,7 @@ pub(crate) struct Entry {
 }
 
 /// What the host adds to the manifest.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Facts {
     pub(crate) data_schema_version: Option<String>,
     pub(crate) config: BTreeMap<String, serde_json::Value>,
@@ -82,6 +84,7 @@ impl Stores {
     #[must_use]
     pub fn new(application: impl Into<String>, version: impl Into<String>) -> Self {
         Self {
+            hooks: Hooks { host: None, deadline: Duration::from_secs(60) },
             application: Application { name: application.into(), version: version.into() },
             entries: Vec::new(),
             pauser: Pauser { host: None, length: Duration::from_secs(30), watch: Watch::default() },
@@ -138,6 +141,21 @@ impl Stores {
     #[must_use]
     pub fn lease(mut self, length: Duration) -> Self {
         self.pauser.length = length;
+        self
+    }
+
+    /// What the host does around a restore: stop its daemon, ask a sample question, start it
+    /// again.
+    #[must_use]
+    pub fn hooks(mut self, hooks: impl RestoreHooks + 'static) -> Self {
+        self.hooks.host = Some(Arc::new(hooks));
+        self
+    }
+
+    /// How long one of the [hooks](Self::hooks) may take; 60 seconds by default.
+    #[must_use]
+    pub fn hook_deadline(mut self, deadline: Duration) -> Self {
+        self.hooks.deadline = deadline;
         self
     }
 
@@ -220,6 +238,21 @@ impl Stores {
     /// The names of the stores, in the order in which they were added.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| entry.name.as_str())
+    }
+
+    // The same set with only these stores.
+    pub(crate) fn only(&self, names: &[&str]) -> Self {
+        let entries = self.entries.iter().filter(|entry| names.contains(&entry.name.as_str()));
+        Self {
+            hooks: self.hooks.clone(),
+            application: self.application.clone(),
+            entries: entries.cloned().collect(),
+            pauser: self.pauser.clone(),
+            clock: Arc::clone(&self.clock),
+            facts: self.facts.clone(),
+            versions: self.versions.clone(),
+            migrations: self.migrations.clone(),
+        }
     }
 
     // The stores of these names, or all; in the order in which they were added.

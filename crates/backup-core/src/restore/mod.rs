@@ -4,9 +4,11 @@ mod compare;
 mod merge;
 mod plan;
 mod prepare;
+mod preview;
 mod report;
 mod resume;
 mod run;
+mod safety;
 mod stage;
 #[cfg(test)]
 mod tests;
@@ -21,7 +23,9 @@ use std::{
 use futures::StreamExt as _;
 
 pub use self::{
+    merge::{MergeExample, MergedCollection},
     plan::{PlannedArchive, PlannedStore, RestorePlan},
+    preview::Preview,
     report::{RestoreReport, RestoredStore},
 };
 use self::{stage::Parts, way::Wishes};
@@ -44,6 +48,7 @@ pub struct RestoreOptions {
     journal_dir: Option<PathBuf>,
     other_application: bool,
     downgrade: bool,
+    safety: safety::Place,
     avoid: Vec<PathBuf>,
     cancel: Cancel,
 }
@@ -86,16 +91,23 @@ impl RestoreOptions {
         self
     }
 
-    /// Adds the records to what the stores hold, instead of replacing it, and says what becomes
-    /// of those that are on both sides. Without it, what has to be added overwrites.
+    /// Adds the records to what the stores hold, instead of replacing it.
+    #[must_use]
+    pub fn merge(mut self) -> Self {
+        self.wishes.merge = true;
+        self
+    }
+
+    /// What becomes of records that are on both sides, where records are added to what a store
+    /// holds: asked for by [`merge`](Self::merge), or because a [selection](Self::select) takes
+    /// only a part. Without a rule the archive's overwrite.
     #[must_use]
     pub fn conflict(mut self, rule: Conflict) -> Self {
         self.wishes.conflict = Some(rule);
         self
     }
 
-    /// As [`conflict`](Self::conflict), for one collection; it wins over that. The other
-    /// collections of the store are added, too.
+    /// As [`conflict`](Self::conflict), for one collection of the archive; it wins over that.
     #[must_use]
     pub fn conflict_in(
         mut self,
@@ -114,6 +126,23 @@ impl RestoreOptions {
     #[must_use]
     pub fn journal_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.journal_dir = Some(dir.into());
+        self
+    }
+
+    /// Before anything is touched, the live content of the stores that are restored is backed
+    /// up into a catalog in this folder; by default `before-restore` in the journal's folder.
+    /// Nothing removes these backups. A store that is not there yet needs none.
+    #[must_use]
+    pub fn safety_backup(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.safety = safety::Place::In(dir.into());
+        self
+    }
+
+    /// Restores without backing up first what is live. Until it is complete, the restore can
+    /// be taken back all the same; afterwards what was live is gone.
+    #[must_use]
+    pub fn no_safety_backup(mut self) -> Self {
+        self.safety = safety::Place::Nowhere;
         self
     }
 

@@ -8,6 +8,7 @@ use super::{
     Origin,
     report::RestoreReport,
     run::{Run, Seat},
+    safety::Safety,
 };
 use crate::{
     cancel::Cancel,
@@ -15,6 +16,7 @@ use crate::{
     compat::VersionVerdict,
     error::Result,
     event::Event,
+    hooks::Hooks,
     journal::{Header, Journal},
     manifest::{Application, Consistency},
     migrate::{MigrationInfo, MigrationPath},
@@ -34,6 +36,8 @@ pub struct RestorePlan {
     pub(super) notes: Vec<String>,
     pub(super) warnings: Vec<String>,
     pub(super) journal_dir: PathBuf,
+    /// The folder that what is live is backed up into first.
+    pub(super) safety_backup: Option<PathBuf>,
     #[serde(skip)]
     pub(super) work: Work,
 }
@@ -44,6 +48,8 @@ pub(super) struct Work {
     // Store by store, as in the plan.
     pub(super) seats: Vec<Seat>,
     pub(super) pauser: Pauser,
+    pub(super) hooks: Hooks,
+    pub(super) safety: Option<Safety>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) cancel: Cancel,
 }
@@ -146,7 +152,7 @@ impl RestorePlan {
     /// [`Unfinished`](crate::ErrorKind::Unfinished) or [`Locked`](crate::ErrorKind::Locked),
     /// another restore comes first. With any other kind, live content is as before.
     pub async fn execute(self) -> Result<RestoreReport> {
-        let Work { origin, seats, pauser, clock, cancel } = self.work;
+        let Work { origin, seats, pauser, hooks, safety, clock, cancel } = self.work;
         cancel.check()?;
         let names: Vec<_> = self.stores.iter().map(|store| store.name.clone()).collect();
         let from: Vec<_> = self.stores.iter().map(|store| store.from.clone()).collect();
@@ -156,6 +162,7 @@ impl RestorePlan {
             archive: self.archive.id,
             started: clock.now(),
             stores: seats.iter().map(|seat| seat.member.clone()).collect(),
+            safety: self.safety_backup.clone(),
         };
         let journal = Journal::create(&self.journal_dir, &header)?;
         pauser
@@ -168,11 +175,14 @@ impl RestorePlan {
             journal,
             pauser,
             lease: None,
+            hooks,
+            stopped: false,
+            safety_backup: None,
             cancel,
             warnings: Vec::new(),
         };
         let total = self.stores.iter().map(|store| store.bytes).sum();
-        let outcome = run.forward((origin.open)(&from, &run.cancel), total).await;
+        let outcome = run.forward(safety, (origin.open)(&from, &run.cancel), total).await;
         let cause = match outcome {
             Ok(report) => return Ok(report),
             Err(cause) => cause,
@@ -238,6 +248,10 @@ impl fmt::Display for RestorePlan {
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
+        match &self.safety_backup {
+            Some(dir) => writeln!(f, "What is live is backed up first, into {}", dir.display())?,
+            None => writeln!(f, "What is live is not backed up first")?,
+        }
         write!(f, "Nothing has been changed. Journal: {}", self.journal_dir.display())
     }
 }

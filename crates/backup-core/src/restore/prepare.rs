@@ -11,11 +11,13 @@ use super::{
     Origin, RestoreOptions,
     plan::{PlannedArchive, PlannedStore, RestorePlan, Work},
     run::Seat,
+    safety::Safety,
     versions,
     way::{Way, Wishes},
 };
 use crate::{
     catalog,
+    compat::VersionVerdict,
     error::{Error, ErrorKind, Result},
     journal::{Journal, Member},
     manifest::{Manifest, StoreConsistency, StoreManifest},
@@ -37,81 +39,29 @@ pub(crate) async fn plan(
     let versions = versions::judge(stores, &manifest, options)?;
     let journal_dir = journal_dir(&origin, options)?;
     let restore_id = stores.clock.new_id().to_string();
-    let mut warnings = versions.warnings.clone();
-    let mut chosen = Vec::new();
-    let wishes = &options.wishes;
-    check_names(&manifest, wishes)?;
-    for (from, store) in selected(&manifest, options, &mut notes)? {
-        let name = wishes.names.store(from);
-        let sink = sink_for(stores, name, store)?;
-        warnings.extend(versions::native(name, store, &*sink, options).await?);
-        let mut wishes = Cow::Borrowed(wishes);
-        let records = sink.capabilities().records && store.blobs.is_empty();
-        if !records && !wishes.selection.takes_all_of(from) {
-            if !wishes.selection.takes_unreadable(from, None)? {
-                notes.push(format!("{name} is not selected and stays as it is"));
-                continue;
-            }
-            wishes.to_mut().selection = Selection::new();
-        }
-        let fields = |collection: &str| {
-            stores.facts.fields.get(&(name.to_owned(), collection.to_owned())).cloned()
-        };
-        let merges = wishes.merges(from);
-        let way = Way::new(
-            manifest.id,
-            from,
-            store,
-            &wishes,
-            versions.migration.as_ref(),
-            merges,
-            fields,
-        )?;
-        let straight = way.is_straight(store);
-        let mut request = StagePlan::new(&restore_id, from, &store.kind);
-        request.mode = if merges { WriteMode::Merge } else { WriteMode::Replace };
-        request.content = way.forecast();
-        request.bytes = store.bytes;
-        request.avoid = stores.owned_by_others(name);
-        let others = stores.entries.iter().filter(|entry| entry.name != name);
-        let sinks = others.filter_map(|entry| entry.sink.as_ref());
-        request.avoid.extend(sinks.flat_map(|sink| sink.staging_paths(&restore_id)));
-        request.avoid.extend(Journal::files(&journal_dir));
-        request.avoid.extend(origin.path.clone());
+    let safety = options.safety.dir(&journal_dir);
+    let mut planner = Planner {
+        stores,
+        options,
+        origin: &origin,
+        versions: &versions,
+        restore_id: &restore_id,
+        avoid: Journal::files(&journal_dir).into_iter().chain(origin.path.clone()).collect(),
         // A catalog within a folder that is restored: its other backups have to stay.
-        let folder = origin.path.as_deref().and_then(Path::parent);
-        let catalog = folder.filter(|folder| catalog::is_catalog(folder));
-        let more = options.avoid.iter().map(PathBuf::as_path).chain(catalog);
-        request.avoid.extend(more.flat_map(|path| catalog::off_limits(path, &*sink)));
-        let prepared = guarded(name, sink.prepare(&request)).await?;
-        if store.consistency == StoreConsistency::Fuzzy {
-            warnings.push(format!("{name} was read while it could change"));
+        folders: options.avoid.iter().cloned().chain(safety.clone()).collect(),
+        warnings: versions.warnings.clone(),
+    };
+    let beside = origin.path.as_deref().and_then(Path::parent);
+    planner.folders.extend(beside.filter(|dir| catalog::is_catalog(dir)).map(Path::to_owned));
+    let mut chosen = Vec::new();
+    check_names(&manifest, &options.wishes)?;
+    for (from, store) in selected(&manifest, options, &mut notes)? {
+        match planner.seat(from, store).await? {
+            Some(one) => chosen.push(one),
+            None => notes.push(format!("{from} is not selected and stays as it is")),
         }
-        let content = &way.from_archive;
-        let planned = PlannedStore {
-            name: name.to_owned(),
-            from: from.to_owned(),
-            kind: store.kind.clone(),
-            mode: request.mode,
-            switch: prepared.switch,
-            atomic: prepared.switch.is_atomic(),
-            collections: content.collections.len() as u64,
-            records: content.collections.values().map(|tally| tally.records).sum(),
-            native_files: store.blobs.len() as u64,
-            bytes: store.bytes,
-            notes: prepared.notes,
-        };
-        let member = Member {
-            name: name.to_owned(),
-            switch: prepared.switch,
-            token: prepared.token,
-            expected: request.content,
-        };
-        let mut seat = Seat::new(member, sink);
-        seat.from = from.to_owned();
-        seat.way = (!straight).then(|| Arc::new(way));
-        chosen.push((planned, seat));
     }
+    let Planner { avoid, folders, mut warnings, .. } = planner;
     if chosen.is_empty() {
         return Err(Error::new(ErrorKind::InvalidInput, "there is no store to restore"));
     }
@@ -137,7 +87,13 @@ pub(crate) async fn plan(
     if Journal::files(&journal_dir)[0].exists() {
         warnings.push("an earlier restore has not come to its end: call resume first".into());
     }
-    let (planned, seats) = chosen.into_iter().unzip();
+    let (planned, seats): (Vec<PlannedStore>, _) = chosen.into_iter().unzip();
+    let names: Vec<_> = planned.iter().map(|store| store.name.as_str()).collect();
+    let safety = safety.map(|dir| Safety {
+        stores: stores.only(&names),
+        dir,
+        avoid: avoid.into_iter().chain(folders).collect(),
+    });
     Ok(RestorePlan {
         restore_id,
         archive: PlannedArchive {
@@ -154,14 +110,103 @@ pub(crate) async fn plan(
         notes,
         warnings,
         journal_dir,
+        safety_backup: safety.as_ref().map(|safety| safety.dir.clone()),
         work: Work {
             origin,
+            safety,
+            hooks: stores.hooks.clone(),
             seats,
             pauser: stores.pauser.clone(),
             clock: Arc::clone(&stores.clock),
             cancel: options.cancel.clone(),
         },
     })
+}
+
+/// What planning each store takes.
+struct Planner<'a> {
+    stores: &'a Stores,
+    options: &'a RestoreOptions,
+    origin: &'a Origin,
+    versions: &'a VersionVerdict,
+    restore_id: &'a str,
+    // What no store may touch: files, and folders of this library's.
+    avoid: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
+    warnings: Vec<String>,
+}
+
+impl Planner<'_> {
+    // `None`: nothing of it is selected.
+    async fn seat(
+        &mut self,
+        from: &str,
+        store: &StoreManifest,
+    ) -> Result<Option<(PlannedStore, Seat)>> {
+        let mut wishes = Cow::Borrowed(&self.options.wishes);
+        let name = wishes.names.store(from).to_owned();
+        let sink = sink_for(self.stores, &name, store)?;
+        let records = sink.capabilities().records && store.blobs.is_empty();
+        if !records && !wishes.selection.takes_all_of(from) {
+            if !wishes.selection.takes_unreadable(from, None)? {
+                return Ok(None);
+            }
+            wishes.to_mut().selection = Selection::new();
+        }
+        let native = versions::native(&name, store, &*sink, self.options).await?;
+        self.warnings.extend(native);
+        if store.consistency == StoreConsistency::Fuzzy {
+            self.warnings.push(format!("{name} was read while it could change"));
+        }
+        let merges = wishes.merges(from);
+        let fields = |collection: &str| {
+            let host = &self.stores.facts.fields;
+            host.get(&(name.clone(), collection.to_owned())).cloned()
+        };
+        let migration = self.versions.migration.as_ref();
+        let archive = self.origin.manifest.id;
+        let way = Way::new(archive, from, store, &wishes, migration, merges, fields)?;
+        let mut request = StagePlan::new(self.restore_id, from, &store.kind);
+        request.mode = if merges { WriteMode::Merge } else { WriteMode::Replace };
+        request.content = way.forecast();
+        request.bytes = store.bytes;
+        request.avoid = self.off_limits(&name, &*sink);
+        let prepared = guarded(&name, sink.prepare(&request)).await?;
+        let content = &way.from_archive;
+        let planned = PlannedStore {
+            name: name.clone(),
+            from: from.to_owned(),
+            kind: store.kind.clone(),
+            mode: request.mode,
+            switch: prepared.switch,
+            atomic: prepared.switch.is_atomic(),
+            collections: content.collections.len() as u64,
+            records: content.collections.values().map(|tally| tally.records).sum(),
+            native_files: store.blobs.len() as u64,
+            bytes: store.bytes,
+            notes: prepared.notes,
+        };
+        let member = Member {
+            name,
+            switch: prepared.switch,
+            token: prepared.token,
+            expected: request.content,
+        };
+        let mut seat = Seat::new(member, sink);
+        seat.from = from.to_owned();
+        seat.way = (!way.is_straight(store)).then(|| Arc::new(way));
+        Ok(Some((planned, seat)))
+    }
+
+    fn off_limits(&self, name: &str, sink: &dyn Sink) -> Vec<PathBuf> {
+        let mut avoid = self.stores.owned_by_others(name);
+        let others = self.stores.entries.iter().filter(|entry| entry.name != name);
+        let sinks = others.filter_map(|entry| entry.sink.as_ref());
+        avoid.extend(sinks.flat_map(|sink| sink.staging_paths(self.restore_id)));
+        avoid.extend_from_slice(&self.avoid);
+        avoid.extend(self.folders.iter().flat_map(|dir| catalog::off_limits(dir, sink)));
+        avoid
+    }
 }
 
 fn journal_dir(origin: &Origin, options: &RestoreOptions) -> Result<PathBuf> {

@@ -1,10 +1,11 @@
 //! What a restore came to.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::Serialize;
 
-use crate::{clock::ArchiveId, conflict::ConflictCounts, part::Content, sink::Switch};
+use super::merge::MergedCollection;
+use crate::{clock::ArchiveId, part::Content, sink::Switch};
 
 /// What a restore came to. There is none without a comparison: content that differs is an
 /// error, and live content is then as before.
@@ -18,6 +19,8 @@ pub struct RestoreReport {
     pub(super) restored: bool,
     /// The stores, in the order in which they switched.
     pub stores: Vec<RestoredStore>,
+    /// What was live before, as a backup of its own, if one was taken.
+    pub safety_backup: Option<PathBuf>,
     /// What went on beside it: a pause that ran out, something that could not be removed.
     pub warnings: Vec<String>,
 }
@@ -37,7 +40,7 @@ pub struct RestoredStore {
     /// Of a merge, what became of the records, by collection. Not known to a
     /// [`resume`](crate::Stores::resume).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub counts: BTreeMap<String, ConflictCounts>,
+    pub merged: BTreeMap<String, MergedCollection>,
 }
 
 impl RestoreReport {

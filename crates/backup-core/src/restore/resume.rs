@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use super::{
     report::RestoreReport,
     run::{Place, Run, Seat},
+    safety,
 };
 use crate::{
     cancel::Cancel,
@@ -18,6 +19,9 @@ use crate::{
 pub(crate) async fn resume(stores: &Stores, dir: &Path) -> Result<Option<RestoreReport>> {
     stores.chosen(None)?;
     let Some((journal, header)) = Journal::open(dir)? else { return Ok(None) };
+    if let Some(dir) = &header.safety {
+        safety::sweep(dir);
+    }
     let mut seats = Vec::new();
     for member in header.stores {
         let entry = stores.entry(&member.name).ok_or_else(|| stores.unknown(&member.name))?;
@@ -36,6 +40,10 @@ pub(crate) async fn resume(stores: &Stores, dir: &Path) -> Result<Option<Restore
         journal,
         pauser: stores.pauser.clone(),
         lease: None,
+        hooks: stores.hooks.clone(),
+        // Perhaps: who died may have done so.
+        stopped: true,
+        safety_backup: None,
         cancel: Cancel::new(),
         warnings: Vec::new(),
     };
@@ -52,6 +60,7 @@ pub(crate) async fn resume(stores: &Stores, dir: &Path) -> Result<Option<Restore
     }
     let mut cause = None;
     if switching {
+        run.hooks.stop().await?;
         run.lease = run.pauser.take().await?;
         if whole {
             match run.forward_again().await {
@@ -60,6 +69,7 @@ pub(crate) async fn resume(stores: &Stores, dir: &Path) -> Result<Option<Restore
             }
         }
     } else if run.journal.last() == Some(&RestoreStep::Undoing) {
+        run.hooks.stop().await?;
         run.lease = run.pauser.take().await?;
     }
     let left = match (run.take_back().await, cause) {

@@ -1,21 +1,23 @@
 //! A restore under way: staging areas, journal, and the two ways to its end.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use futures::future::try_join_all;
 
 use super::{
     compare::compare,
+    merge::MergedCollection,
     report::{RestoreReport, RestoredStore},
+    safety::Safety,
     stage::{self, Lane, Parts},
     way::Way,
 };
 use crate::{
     cancel::Cancel,
     clock::ArchiveId,
-    conflict::ConflictCounts,
     error::{Error, ErrorKind, Result},
     event::{Event, Watch},
+    hooks::Hooks,
     journal::{Journal, Member, RestoreStep},
     part::Content,
     quiesce::{Lease, Pauser},
@@ -31,6 +33,10 @@ pub(super) struct Run {
     pub(super) journal: Journal,
     pub(super) pauser: Pauser,
     pub(super) lease: Option<Lease>,
+    pub(super) hooks: Hooks,
+    /// The application was stopped, here or perhaps by a run before this one.
+    pub(super) stopped: bool,
+    pub(super) safety_backup: Option<PathBuf>,
     pub(super) cancel: Cancel,
     pub(super) warnings: Vec<String>,
 }
@@ -43,7 +49,7 @@ pub(super) struct Seat {
     pub(super) from: String,
     /// `None`: parts are written as they come out of the archive.
     pub(super) way: Option<Arc<Way>>,
-    pub(super) counts: BTreeMap<String, ConflictCounts>,
+    pub(super) merged: BTreeMap<String, MergedCollection>,
     pub(super) place: Place,
 }
 
@@ -63,7 +69,7 @@ pub(super) type Leftovers = Vec<Error>;
 impl Seat {
     pub(super) fn new(member: Member, sink: Arc<dyn Sink>) -> Self {
         let from = member.name.clone();
-        Self { member, sink, from, way: None, counts: BTreeMap::new(), place: Place::Absent }
+        Self { member, sink, from, way: None, merged: BTreeMap::new(), place: Place::Absent }
     }
 
     fn name(&self) -> &str {
@@ -91,7 +97,7 @@ impl Seat {
     fn lane(&self) -> Option<Lane<'_>> {
         let Place::Staged(session) = &self.place else { return None };
         let (name, from) = (self.name(), &self.from);
-        Some(Lane { name, from, session: &**session, way: self.way.as_ref() })
+        Some(Lane { name, from, session: &**session, way: self.way.as_ref(), only_looks: false })
     }
 
     /// Reads back what is staged, or live after the switch, and compares.
@@ -149,9 +155,17 @@ impl Run {
     /// The way from nothing to the end. An error means that everything has to be taken back.
     pub(super) async fn forward(
         &mut self,
+        safety: Option<Safety>,
         parts: Result<Parts>,
         total: u64,
     ) -> Result<RestoreReport> {
+        if let Some(safety) = safety {
+            let what = format!("before restore {} of backup {}", self.restore_id, self.archive);
+            if let Some(kept) = safety.take(&what, &self.cancel).await? {
+                self.safety_backup = kept.path;
+                self.warnings.extend(kept.warning);
+            }
+        }
         self.stage(parts?, total).await?;
         self.switch().await
     }
@@ -183,7 +197,7 @@ impl Run {
                     compare(name, &way.from_archive, &tallies.came)?;
                     computed.insert(name.clone(), tallies.written.clone());
                     seat.member.expected = tallies.written;
-                    seat.counts = tallies.counts;
+                    seat.merged = tallies.merged;
                 }
             }
         }
@@ -204,6 +218,8 @@ impl Run {
     /// was there before.
     async fn switch(&mut self) -> Result<RestoreReport> {
         self.cancel.check()?;
+        self.stopped = true;
+        self.hooks.stop().await?;
         if self.lease.is_none() {
             self.lease = self.pauser.take().await?;
         }
@@ -221,6 +237,8 @@ impl Run {
         self.record(RestoreStep::Committed)?;
         self.keep_pause().await;
         let found = self.check_all().await?;
+        self.hooks.check().await?;
+        self.keep_pause().await;
         self.record(RestoreStep::Finishing)?;
         let found = self.seats.iter().map(|s| s.member.name.clone()).zip(found).collect();
         Ok(self.finish(found).await)
@@ -299,6 +317,11 @@ impl Run {
             left.push(error);
         }
         self.release().await;
+        if std::mem::take(&mut self.stopped)
+            && let Err(error) = self.hooks.start().await
+        {
+            self.warnings.push(format!("the application was not started again: {error}"));
+        }
     }
 
     async fn release(&mut self) {
@@ -322,13 +345,14 @@ impl Run {
             name: seat.member.name.clone(),
             switch: seat.member.switch,
             content: found.remove(seat.name()),
-            counts: seat.counts.clone(),
+            merged: seat.merged.clone(),
         });
         RestoreReport {
             restore_id,
             archive: self.archive,
             restored,
             stores: stores.collect(),
+            safety_backup: self.safety_backup.take(),
             warnings: std::mem::take(&mut self.warnings),
         }
     }

@@ -16,7 +16,6 @@ use futures::{
 
 use crate::{
     cancel::Cancel,
-    conflict::ConflictCounts,
     error::{Error, ErrorKind, Result},
     event::{Event, Watch},
     part::{Blob, BlobContent, ByteStream, Content, EntryFacts, EntryKind, FileEntry, Part},
@@ -25,7 +24,10 @@ use crate::{
     worker::{Worker, guarded},
 };
 
-use super::{merge, way::Way};
+use super::{
+    merge::{self, MergedCollection},
+    way::Way,
+};
 
 /// The parts of an archive, each with its store. A body is read to its end, or dropped,
 /// before the next part is asked for.
@@ -40,6 +42,7 @@ const PROGRESS_BYTES: u64 = 1 << 20;
 type Write<'a> = BoxFuture<'a, (usize, usize, Result<()>)>;
 
 /// The way of one store's parts.
+#[derive(Clone, Copy)]
 pub(crate) struct Lane<'a> {
     /// The store.
     pub(crate) name: &'a str,
@@ -48,6 +51,8 @@ pub(crate) struct Lane<'a> {
     pub(crate) session: &'a dyn SinkSession,
     /// `None`: parts are written as they come.
     pub(crate) way: Option<&'a Arc<Way>>,
+    /// Records are counted and nothing is written.
+    pub(crate) only_looks: bool,
 }
 
 /// What a store was given, added up.
@@ -57,7 +62,7 @@ pub(crate) struct Tallies {
     pub(crate) came: Content,
     /// What was written; only where it may be something else.
     pub(crate) written: Content,
-    pub(crate) counts: BTreeMap<String, ConflictCounts>,
+    pub(crate) merged: BTreeMap<String, MergedCollection>,
 }
 
 /// Writes every part into the session of its store and returns what went in, in the order of
@@ -128,10 +133,13 @@ impl<'a> Stage<'a> {
     }
 
     async fn part(&mut self, place: usize, part: Part) -> Result<()> {
-        let Lane { name, session, way, .. } = self.lanes[place];
+        let Lane { name, session, way, only_looks, .. } = self.lanes[place];
         if let (Some(way), Some(collection)) = (way, collection_of(&part))
             && !way.takes(collection)
         {
+            return Ok(());
+        }
+        if only_looks && matches!(part, Part::Entry(_) | Part::Blob(_)) {
             return Ok(());
         }
         let (collection, records, bytes);
@@ -160,7 +168,9 @@ impl<'a> Stage<'a> {
                 while self.per_store[place] > 0 {
                     self.one_done().await?;
                 }
-                if let Some(part) = self.prepared(place, other).await? {
+                if let Some(part) = self.prepared(place, other).await?
+                    && !only_looks
+                {
                     self.alongside(guarded(name, session.write(part))).await??;
                 }
             }
@@ -203,7 +213,8 @@ impl<'a> Stage<'a> {
         {
             self.one_done().await?;
         }
-        let Lane { name, session, way, .. } = self.lanes[place];
+        let lane = self.lanes[place];
+        let Lane { name, session, way, .. } = lane;
         let worker = self.worker;
         self.per_store[place] += 1;
         self.bytes += weight;
@@ -218,7 +229,7 @@ impl<'a> Stage<'a> {
                     let (written, tallied) = futures::join!(write, tally);
                     written.and(tallied)
                 }
-                Some(way) => on_its_way(worker, place, name, session, way, batch, &watch).await,
+                Some(way) => on_its_way(worker, place, lane, way, batch, &watch).await,
             };
             (place, weight, written)
         };
@@ -370,8 +381,7 @@ fn collection_of(part: &Part) -> Option<&str> {
 async fn on_its_way(
     worker: &Worker<Vec<Tallies>>,
     place: usize,
-    name: &str,
-    session: &dyn SinkSession,
+    Lane { name, session, only_looks, .. }: Lane<'_>,
     way: &Arc<Way>,
     batch: RecordBatch,
     watch: &Watch,
@@ -387,10 +397,13 @@ async fn on_its_way(
     if way.merges {
         let batch = batches.remove(0);
         let live = batch.collection().to_owned();
-        let counts;
-        (batches, counts) = merge::resolve(name, session, way, &collection, batch, watch).await?;
-        add(worker, place, move |tallies| tallies.counts.entry(live).or_default().add(&counts))
+        let merged;
+        (batches, merged) = merge::resolve(name, session, way, &collection, batch, watch).await?;
+        add(worker, place, move |tallies| tallies.merged.entry(live).or_default().add(merged))
             .await?;
+    }
+    if only_looks {
+        return Ok(());
     }
     for batch in batches.into_iter().filter(|batch| !batch.is_empty()) {
         let copy = batch.clone();

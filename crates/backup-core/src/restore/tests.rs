@@ -1,4 +1,5 @@
 mod crash;
+mod host;
 mod staging;
 mod versions;
 mod ways;
@@ -23,6 +24,11 @@ struct World {
     stores: [MemoryStore; 3],
     archived: Vec<crate::MemorySnapshot>,
     before: Vec<crate::MemorySnapshot>,
+}
+
+/// Without a safety backup, which has tests of its own.
+fn bare() -> RestoreOptions {
+    RestoreOptions::new().no_safety_backup()
 }
 
 const NAMES: [&str; 3] = ["state", "uploads", "vectors"];
@@ -82,7 +88,7 @@ impl World {
     }
 
     fn restore(&self, set: &Stores) -> Result<RestoreReport> {
-        block_on(async { set.plan_restore(&self.archive()).await?.execute().await })
+        block_on(async { set.plan_restore_with(&self.archive(), &bare()).await?.execute().await })
     }
 
     // Nothing but the archive and the lock; no staging area in any store.
@@ -157,7 +163,7 @@ fn a_long_part_tells_how_far_it_is() {
             inner.lock().unwrap().push((*done, *total));
         }
     });
-    let plan = block_on(set.plan_restore(&Archive::open(path).unwrap())).unwrap();
+    let plan = block_on(set.plan_restore_with(&Archive::open(path).unwrap(), &bare())).unwrap();
     block_on(plan.execute()).unwrap();
     let told = told.lock().unwrap();
     assert!(told.len() >= 4 && told.is_sorted(), "{told:?}");
@@ -168,7 +174,7 @@ fn a_long_part_tells_how_far_it_is() {
 fn the_plan_shows_everything_and_touches_nothing() {
     let world = world();
     let set = set(&world.stores);
-    let plan = block_on(set.plan_restore(&world.archive())).unwrap();
+    let plan = block_on(set.plan_restore_with(&world.archive(), &bare())).unwrap();
     world.is_old();
     let text = plan.to_string();
     for piece in [
@@ -248,7 +254,7 @@ fn a_panic_or_a_cancellation_at_any_call_takes_everything_back() {
                 });
             }
             let set = set(&world.stores).quiesce(TestQuiesce::default());
-            let options = RestoreOptions::new().cancel(&cancel);
+            let options = bare().cancel(&cancel);
             let outcome = block_on(async {
                 set.plan_restore_with(&world.archive(), &options).await?.execute().await
             });
@@ -336,9 +342,7 @@ fn content_that_differs_is_never_a_success() {
         tally.get_mut("notes").unwrap().tally.records += 1;
         origin.manifest = Arc::new(manifest);
         let set = set(&world.stores);
-        let error = block_on(async {
-            prepare::plan(&set, origin, &RestoreOptions::new()).await?.execute().await
-        });
+        let error = block_on(async { prepare::plan(&set, origin, &bare()).await?.execute().await });
         let error = error.unwrap_err();
         assert_eq!(
             error.to_string(),
@@ -365,7 +369,7 @@ fn a_damaged_archive_changes_nothing() {
 fn an_archive_that_is_changed_after_the_plan_changes_nothing() {
     let world = world();
     let path = world.dir.path().join("x.tar.gz");
-    let plan = block_on(set(&world.stores).plan_restore(&world.archive())).unwrap();
+    let plan = block_on(set(&world.stores).plan_restore_with(&world.archive(), &bare())).unwrap();
     let mut bytes = std::fs::read(&path).unwrap();
     let middle = bytes.len() / 3;
     bytes[middle] ^= 0x10;
@@ -398,7 +402,7 @@ fn what_does_not_fit_is_refused_before_anything_is_touched() {
         world.is_old();
         (error.kind(), error.subject().unwrap_or_default().to_owned())
     };
-    let all = RestoreOptions::new;
+    let all = bare;
     let kind = |kind, name: &str| (kind, name.to_owned());
 
     let two = Stores::new("docs", "1").with("state", a.clone()).with("uploads", b.clone());
@@ -430,7 +434,7 @@ fn what_does_not_fit_is_refused_before_anything_is_touched() {
     let bytes = std::fs::read(world.dir.path().join("x.tar.gz")).unwrap();
     let archive = Archive::from_source(bytes).unwrap();
     let stores = set(&world.stores);
-    let error = block_on(stores.plan_restore(&archive)).unwrap_err();
+    let error = block_on(stores.plan_restore_with(&archive, &bare())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
     let place = one.journal_dir(world.dir.path());
     let plan = block_on(stores.plan_restore_with(&archive, &place)).unwrap();
@@ -458,7 +462,7 @@ fn a_partial_backup_is_restored_and_said_to_be_one() {
     block_on(optional().backup_to_file(&fuzzy, &one)).unwrap();
     let plan = |path, stores: Stores| {
         let archive = Archive::open(path).unwrap();
-        block_on(async move { stores.plan_restore(&archive).await })
+        block_on(async move { stores.plan_restore_with(&archive, &bare()).await })
     };
     let text = plan(&path, optional()).unwrap().to_string();
     assert!(text.contains("warning: the backup is partial: 1 of what was asked for"), "{text}");

@@ -46,7 +46,8 @@ pub(crate) struct Wishes {
     pub(crate) selection: Selection,
     pub(crate) names: NameMap,
     pub(crate) rewrite: Rewrite,
-    /// For all collections; merging is asked for.
+    pub(crate) merge: bool,
+    /// For all collections.
     pub(crate) conflict: Option<Conflict>,
     pub(crate) conflicts: BTreeMap<(String, String), Conflict>,
 }
@@ -54,10 +55,7 @@ pub(crate) struct Wishes {
 impl Wishes {
     /// Whether what the store holds stays, and records are added to it.
     pub(crate) fn merges(&self, store: &str) -> bool {
-        self.conflict.is_some()
-            || self.conflicts.keys().any(|(name, _)| name == store)
-            || !self.selection.takes_all_of(store)
-            || self.names.renames_in(store)
+        self.merge || !self.selection.takes_all_of(store) || self.names.renames_in(store)
     }
 }
 

@@ -199,7 +199,7 @@ fn die_everywhere(options: &RestoreOptions, spoil: impl Fn(&World)) -> (usize, u
 
 #[test]
 fn a_crash_at_any_moment_leaves_the_old_or_the_new_and_never_a_mixture() {
-    let (new, old) = die_everywhere(&RestoreOptions::new(), |_| {});
+    let (new, old) = die_everywhere(&bare(), |_| {});
     // Before the first switch all goes back, and from then on all goes forward.
     assert!(new >= 10 && old >= 20, "{new} new, {old} old");
 }
@@ -207,7 +207,7 @@ fn a_crash_at_any_moment_leaves_the_old_or_the_new_and_never_a_mixture() {
 #[test]
 fn a_crash_while_everything_is_taken_back_is_taken_back() {
     // The second and the third store have switched when the first one fails.
-    let (new, old) = die_everywhere(&RestoreOptions::new(), |world| {
+    let (new, old) = die_everywhere(&bare(), |world| {
         world.stores[0].fail_always(Step::Commit, ErrorKind::NoSpace);
     });
     assert!(new == 0 && old >= 30, "{new} new, {old} old");
@@ -216,7 +216,7 @@ fn a_crash_while_everything_is_taken_back_is_taken_back() {
 #[test]
 fn what_was_being_taken_back_is_not_finished_after_a_crash() {
     // The first store would switch if it were asked again: a recovery does not ask.
-    let (new, old) = die_everywhere(&RestoreOptions::new(), |world| {
+    let (new, old) = die_everywhere(&bare(), |world| {
         world.stores[0].fail_at(Step::Commit, 1, ErrorKind::Busy);
     });
     // Unless it died between the failure and the line that says so.
@@ -225,7 +225,7 @@ fn what_was_being_taken_back_is_not_finished_after_a_crash() {
 
 #[test]
 fn a_crash_in_a_merge_leaves_all_as_it_was_or_all_merged() {
-    let options = RestoreOptions::new().conflict(Conflict::Overwrite);
+    let options = bare().merge().conflict(Conflict::Overwrite);
     let (new, old) = die_everywhere(&options, |_| {});
     assert!(new >= 10 && old >= 20, "{new} new, {old} old");
     let (new, old) = die_everywhere(&options, |world| {

@@ -12,7 +12,7 @@ fn plan(
     downgrade: bool,
 ) -> Result<RestorePlan> {
     let stores = Stores::new("docs", version).with(NAMES[store], world.stores[store].clone());
-    let options = RestoreOptions::new().stores([NAMES[store]]).allow_downgrade(downgrade);
+    let options = bare().stores([NAMES[store]]).allow_downgrade(downgrade);
     block_on(host(stores).plan_restore_with(&world.archive(), &options))
 }
 
@@ -39,7 +39,7 @@ fn a_downgrade_is_allowed_for_one_restore_or_by_policy() {
     let archive = Archive::open(path).unwrap();
     let plan = |policy, downgrade| {
         let older = Stores::new("docs", "1.0.1").with("state", world.stores[0].clone());
-        let options = RestoreOptions::new().allow_downgrade(downgrade);
+        let options = bare().allow_downgrade(downgrade);
         block_on(older.versions(policy).plan_restore_with(&archive, &options))
     };
     let refused = plan(policy(), false).unwrap_err();
@@ -103,7 +103,7 @@ fn native_parts_need_an_engine_that_is_not_older() {
         }
         origin.manifest = Arc::new(manifest);
         let live = world.stores.clone().map(|store| store.with_engine_version(live));
-        let options = RestoreOptions::new().allow_downgrade(downgrade);
+        let options = bare().allow_downgrade(downgrade);
         block_on(prepare::plan(&set(&live), origin, &options))
             .map(|plan| plan.warnings().to_vec())
             .map_err(|error| (error.kind(), error.to_string()))

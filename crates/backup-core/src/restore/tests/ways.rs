@@ -81,14 +81,14 @@ fn records_on_both_sides_follow_the_rule() {
     let told = |rule| {
         let notes = Notes::new();
         // That collection has no times.
-        let options = RestoreOptions::new().conflict(rule);
+        let options = bare().merge().conflict(rule);
         let options = options.conflict_in("state", "other", Conflict::Overwrite);
         let report = notes.restore(&options).unwrap();
         assert!(report.restored());
         assert_eq!(notes.store.traces(), [""; 0]);
         assert_eq!(notes.store.get("mine", 1), Some(json!("live")), "others stay");
         assert_eq!(notes.store.get("other", 1), Some(json!("archived")));
-        let counts = report.stores[0].counts["notes"];
+        let counts = report.stores[0].merged["notes"].counts;
         let written = counts.created + counts.updated + counts.merged + counts.copied;
         let content = report.stores[0].content.clone().unwrap();
         assert_eq!(content.collections["notes"].records, written);
@@ -110,22 +110,19 @@ fn records_on_both_sides_follow_the_rule() {
     assert_eq!(notes.titles(), (20, 40));
     assert_eq!(notes.store.content().collections["notes"].records, 80);
     // Again: all of it is there.
-    let report = notes.restore(&RestoreOptions::new().conflict(Conflict::KeepBoth)).unwrap();
-    assert_eq!(report.stores[0].counts["notes"].unchanged, 40);
+    let report = notes.restore(&bare().merge().conflict(Conflict::KeepBoth)).unwrap();
+    assert_eq!(report.stores[0].merged["notes"].counts.unchanged, 40);
     assert_eq!(notes.store.content().collections["notes"].records, 80);
 
     let notes = Notes::new();
     let before = notes.store.snapshot();
-    let error = notes.restore(&RestoreOptions::new().conflict(Conflict::Fail)).unwrap_err();
+    let error = notes.restore(&bare().merge().conflict(Conflict::Fail)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
     assert_eq!(notes.store.snapshot(), before);
     // A rule of its own for one collection.
-    let options = RestoreOptions::new().conflict(Conflict::Fail).conflict_in(
-        "state",
-        "notes",
-        Conflict::Skip,
-    );
-    assert_eq!(notes.restore(&options).unwrap().stores[0].counts["notes"].skipped, 20);
+    let options =
+        bare().merge().conflict(Conflict::Fail).conflict_in("state", "notes", Conflict::Skip);
+    assert_eq!(notes.restore(&options).unwrap().stores[0].merged["notes"].counts.skipped, 20);
 }
 
 #[test]
@@ -136,7 +133,7 @@ fn a_record_that_is_changed_while_the_rule_is_applied_takes_the_merge_back() {
         Step::Commit => store.insert("notes", 25, json!("meanwhile")),
         _ => Ok(()),
     });
-    let error = notes.restore(&RestoreOptions::new().conflict(Conflict::Overwrite)).unwrap_err();
+    let error = notes.restore(&bare().merge().conflict(Conflict::Overwrite)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Changed);
     assert!(error.to_string().contains("notes, 25"), "{error}");
     assert_eq!(notes.store.get("notes", 25), Some(json!("meanwhile")));
@@ -154,7 +151,7 @@ fn skipped_records_are_told() {
             inner.lock().unwrap().push(key.clone());
         }
     });
-    let plan = notes.plan(&set, &RestoreOptions::new().conflict(Conflict::Skip)).unwrap();
+    let plan = notes.plan(&set, &bare().merge().conflict(Conflict::Skip)).unwrap();
     block_on(plan.execute()).unwrap();
     let mut keys: Vec<i32> = keys.lock().unwrap().iter().map(|key| key.parse().unwrap()).collect();
     keys.sort_unstable();
@@ -164,8 +161,7 @@ fn skipped_records_are_told() {
 #[test]
 fn what_is_selected_is_added_and_nothing_else_is_touched() {
     let notes = Notes::new();
-    let options =
-        RestoreOptions::new().select(Selection::new().collection("state", "notes").project("odd"));
+    let options = bare().select(Selection::new().collection("state", "notes").project("odd"));
     let plan = notes.plan(&stores(&notes.store), &options).unwrap();
     assert!(plan.to_string().contains("added to"), "{plan}");
     let report = block_on(plan.execute()).unwrap();
@@ -175,7 +171,7 @@ fn what_is_selected_is_added_and_nothing_else_is_touched() {
     assert_eq!(notes.store.get("mine", 1), Some(json!("live")));
     // A whole collection.
     let notes = Notes::new();
-    let options = RestoreOptions::new().select(Selection::new().collection("state", "other"));
+    let options = bare().select(Selection::new().collection("state", "other"));
     notes.restore(&options).unwrap();
     assert_eq!(notes.titles(), (0, 40));
     assert_eq!(notes.store.get("other", 1), Some(json!("archived")));
@@ -184,7 +180,7 @@ fn what_is_selected_is_added_and_nothing_else_is_touched() {
         (Selection::new().tag("x"), ErrorKind::InvalidInput),
         (Selection::new().store("nowhere"), ErrorKind::NotFound),
     ] {
-        let options = RestoreOptions::new().select(selection);
+        let options = bare().select(selection);
         let error = notes.plan(&stores(&notes.store), &options).unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
     }
@@ -195,7 +191,7 @@ fn a_restore_beside_what_is_there() {
     let notes = Notes::new();
     let before = notes.store.content().collections;
     let names = NameMap::new().with_collection("state", "notes", "notes-test");
-    notes.restore(&RestoreOptions::new().map(names)).unwrap();
+    notes.restore(&bare().map(names)).unwrap();
     let mut after = notes.store.content().collections;
     assert_eq!(after.remove("notes-test").unwrap().records, 40);
     assert_eq!(after.remove("other").unwrap().records, 1);
@@ -204,7 +200,7 @@ fn a_restore_beside_what_is_there() {
     let test = MemoryStore::new();
     test.insert("old", 1, json!(1)).unwrap();
     let set = Stores::new("docs", "1.0.0").with("state-test", test.clone());
-    let options = RestoreOptions::new().map(NameMap::new().with_store("state", "state-test"));
+    let options = bare().map(NameMap::new().with_store("state", "state-test"));
     let plan = notes.plan(&set, &options).unwrap();
     assert!(
         plan.to_string().contains("1. state-test  memory, replaced: from state, 41 records"),
@@ -212,7 +208,7 @@ fn a_restore_beside_what_is_there() {
     );
     block_on(plan.execute()).unwrap();
     assert_eq!(test.content().collections.keys().collect::<Vec<_>>(), ["notes", "other"]);
-    let nowhere = RestoreOptions::new().map(NameMap::new().with_store("nowhere", "x"));
+    let nowhere = bare().map(NameMap::new().with_store("nowhere", "x"));
     assert_eq!(notes.plan(&set, &nowhere).unwrap_err().kind(), ErrorKind::NotFound);
 }
 
@@ -220,7 +216,7 @@ fn a_restore_beside_what_is_there() {
 fn a_project_gets_another_name_on_the_way() {
     let notes = Notes::new();
     let rewrite = Rewrite::new().rename_project("odd", "strange");
-    let report = notes.restore(&RestoreOptions::new().rewrite(rewrite)).unwrap();
+    let report = notes.restore(&bare().rewrite(rewrite)).unwrap();
     // The whole store, and so it is replaced.
     assert_eq!(notes.titles(), (40, 0));
     assert_eq!(notes.store.get("notes", 3).unwrap()["project"], json!("strange"));
@@ -248,10 +244,10 @@ fn a_field_is_migrated_over_two_versions_and_back() {
             .fields("state", "notes", fields())
     };
     let archived = {
-        notes.restore(&RestoreOptions::new()).unwrap();
+        notes.restore(&bare()).unwrap();
         notes.store.snapshot()
     };
-    let plan = notes.plan(&at("2.0.0"), &RestoreOptions::new()).unwrap();
+    let plan = notes.plan(&at("2.0.0"), &bare()).unwrap();
     assert!(plan.to_string().contains("migration from 1.1.0 to 2.0.0"), "{plan}");
     block_on(plan.execute()).unwrap();
     let value = notes.store.get("notes", 5).unwrap();
@@ -262,9 +258,9 @@ fn a_field_is_migrated_over_two_versions_and_back() {
     let path = notes.dir.path().join("x.tar.gz");
     std::fs::remove_file(&path).unwrap();
     block_on(at("2.0.0").backup_to_file(&path, &BackupOptions::new())).unwrap();
-    let refused = notes.plan(&at("1.0.0"), &RestoreOptions::new()).unwrap_err();
+    let refused = notes.plan(&at("1.0.0"), &bare()).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::Incompatible);
-    let options = RestoreOptions::new().allow_downgrade(true);
+    let options = bare().allow_downgrade(true);
     block_on(notes.plan(&at("1.0.0"), &options).unwrap().execute()).unwrap();
     assert_eq!(notes.store.snapshot(), archived);
 }
@@ -282,9 +278,41 @@ fn a_migration_that_fails_changes_nothing() {
     let set = Stores::new("docs", "1.1.0")
         .with("state", notes.store.clone())
         .migrations(migrations.unwrap());
-    let plan = notes.plan(&set, &RestoreOptions::new()).unwrap();
+    let plan = notes.plan(&set, &bare()).unwrap();
     let error = block_on(plan.execute()).unwrap_err();
     assert!(error.to_string().contains("in the migration from 1.0.0 to 1.1.0"), "{error}");
+    assert_eq!(notes.store.snapshot(), before);
+    assert_eq!(notes.store.traces(), [""; 0]);
+}
+
+#[test]
+fn a_merge_is_counted_beforehand() {
+    let notes = Notes::new();
+    let before = notes.store.snapshot();
+    for (rule, examples) in [(Conflict::Skip, 5), (Conflict::KeepBoth, 5), (Conflict::Merge, 0)] {
+        let plan = notes.plan(&stores(&notes.store), &bare().merge().conflict(rule)).unwrap();
+        let preview = block_on(plan.preview()).unwrap();
+        assert_eq!(notes.store.snapshot(), before);
+        assert_eq!(notes.store.traces(), [""; 0]);
+        assert!(!Journal::files(notes.dir.path())[0].exists());
+        assert_eq!(preview["state"]["notes"].examples.len(), examples);
+        // Another archive: its copies have other keys.
+        let other = Notes::new().restore(&bare().merge().conflict(rule)).unwrap();
+        for (collection, previewed) in &preview["state"] {
+            assert_eq!(previewed.counts, other.stores[0].merged[collection].counts);
+        }
+    }
+    let plan = notes.plan(&stores(&notes.store), &bare().merge().conflict(Conflict::Fail)).unwrap();
+    assert_eq!(block_on(plan.preview()).unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(notes.store.traces(), [""; 0]);
+    // A store that is replaced has nothing to count.
+    let plan = notes.plan(&stores(&notes.store), &bare()).unwrap();
+    assert!(block_on(plan.preview()).unwrap().is_empty());
+    // What is left where nothing can be removed now.
+    notes.store.fail_at(Step::Abort, 1, ErrorKind::Busy);
+    let plan = notes.plan(&stores(&notes.store), &bare().merge().conflict(Conflict::Skip)).unwrap();
+    assert!(block_on(plan.preview()).unwrap_err().advice().contains("resume"));
+    block_on(stores(&notes.store).resume(notes.dir.path())).unwrap().unwrap();
     assert_eq!(notes.store.snapshot(), before);
     assert_eq!(notes.store.traces(), [""; 0]);
 }
