@@ -2,6 +2,7 @@
 
 mod content;
 mod faults;
+mod merge;
 mod reading;
 mod restore;
 mod resume;
@@ -74,8 +75,14 @@ cases! {
         undo,
         undo_twice,
         finish_twice,
-        merge,
         existing_without_merge,
+    }
+    merge {
+        merge,
+        existing_of_nothing,
+        aborted_merge,
+        merge_by_many,
+        changed_since_it_was_read,
     }
     faults {
         abort_leaves_no_trace,

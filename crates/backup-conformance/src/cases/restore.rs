@@ -1,9 +1,9 @@
 //! Sinks, as long as nothing goes wrong.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use backup_core::{
-    Cancel, ErrorKind, Part, Sink, WriteMode,
+    ErrorKind, Part, Sink, WriteMode,
     record::{ContentDigest, Key, RecordBatch, Sha256Digest},
 };
 
@@ -239,57 +239,6 @@ pub(super) async fn finish_twice<H: Harness>(kit: &Kit<'_, H>) -> Checked {
     let after = to.trace().await?;
     ensure!(after == trace, "left behind: {}", difference(&trace, &after));
     Ok(())
-}
-
-/// What both hold is the archive's, the rest stays, and an undo brings all of it back.
-pub(super) async fn merge<H: Harness>(kit: &Kit<'_, H>) -> Checked {
-    kit.needs(kit.can.merge && kit.can.records, "merge")?;
-    let reading = kit.filled(&samples::other(kit)).await?.read().await?;
-    let to = kit.filled(&samples::standard(kit)).await?;
-    let before = to.sight().await?;
-    let store = to.open().await?;
-    let plan = kit.plan(&store, WriteMode::Merge, &reading);
-    let token = store.prepare(&plan).await.during("prepare")?.token;
-    let session = store.begin(&token, &Cancel::new()).await.during("begin")?;
-    let (archived, live) = (lines(&reading.parts), lines(&to.read().await?.parts));
-    let keys: BTreeSet<&str> = archived.keys().map(|(_, key, _)| key.as_str()).collect();
-    let asked = keys.iter().map(|key| Key::from_json(key)).collect::<Result<Vec<_>, _>>()?;
-    for collection in before.content.collections.keys() {
-        let existing = session.existing(collection, &asked).await.during("existing")?;
-        let found = lines(&existing.into_iter().map(Kept::Records).collect::<Vec<_>>());
-        let mut wanted = live.clone();
-        wanted.retain(|(name, key, _), _| name == collection && keys.contains(key.as_str()));
-        ensure!(found == wanted, "existing() found {found:?} of {wanted:?}");
-    }
-    write_all(&*session, &reading.parts).await.during("write")?;
-    ensure!(to.sight().await? == before, "writing changed live content");
-    session.commit().await.during("commit")?;
-    let merged = lines(&to.read().await?.parts);
-    let mut wanted = live;
-    wanted.extend(archived);
-    ensure!(merged == wanted, "merged into {merged:?} instead of {wanted:?}");
-    if kit.can.undo {
-        session.undo().await.during("undo")?;
-        ensure!(to.sight().await? == before, "undo of a merge did not bring back the old content");
-    }
-    session.finish().await.during("finish")
-}
-
-type Id = (String, String, Option<String>);
-
-fn lines(parts: &[Kept]) -> BTreeMap<Id, String> {
-    let batches = parts.iter().filter_map(|part| match part {
-        Kept::Records(batch) => Some(batch),
-        _ => None,
-    });
-    let records = batches.flat_map(|batch| {
-        batch.iter().map(|record| {
-            let element = record.element_json().map(str::to_owned);
-            let id = (batch.collection().to_owned(), record.key_json().to_owned(), element);
-            (id, record.line().to_owned())
-        })
-    });
-    records.collect()
 }
 
 pub(super) async fn existing_without_merge<H: Harness>(kit: &Kit<'_, H>) -> Checked {

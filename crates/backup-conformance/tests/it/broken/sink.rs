@@ -3,9 +3,9 @@
 use std::sync::Mutex;
 
 use backup_core::{
-    Adapter, Blob, ByteStream, Cancel, Content, EntryKind, Error, ErrorKind, FileEntry, Part,
-    Prepared, Reattached, Result, Schema, Sink, SinkSession, StagePlan, StageToken, WriteMode,
-    async_trait, byte_stream,
+    Adapter, Blob, ByteStream, Cancel, Content, EntryKind, Error, ErrorKind, FileEntry,
+    MemorySnapshot, Part, Prepared, Reattached, Result, Schema, Sink, SinkSession, StagePlan,
+    StageToken, WriteMode, async_trait, byte_stream,
     record::{Key, RecordBatch},
 };
 use futures::StreamExt;
@@ -20,6 +20,8 @@ struct Session {
     later: bool,
     written: Mutex<usize>,
     last_key: Mutex<Option<Key>>,
+    // The store when it was asked for what exists.
+    seen: Mutex<Option<MemorySnapshot>>,
 }
 
 #[async_trait]
@@ -70,6 +72,7 @@ impl Store {
             later,
             written: Mutex::default(),
             last_key: Mutex::default(),
+            seen: Mutex::default(),
         })
     }
 
@@ -94,7 +97,21 @@ fn once_only(count: &mut usize) -> Result<()> {
 #[async_trait]
 impl SinkSession for Session {
     async fn existing(&self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
-        let keys = if self.store.has(F::FindsNothingExisting) { &[] } else { keys };
+        let live = &self.store.place.store;
+        match self.store.fault {
+            F::FindsNothingExisting => return self.inner.existing(collection, &[]).await,
+            F::WantsCollections if !live.content().collections.contains_key(collection) => {
+                return Err(Error::new(ErrorKind::NotFound, "there is no such collection"));
+            }
+            F::ForgetsAnswers => {
+                let token = live.prepare(&StagePlan::new("x", "x", "broken")).await?.token;
+                let other = live.begin(&token, &Cancel::new()).await?;
+                let answer = other.existing(collection, keys).await;
+                return other.abort().await.and(answer);
+            }
+            F::SeesAnyChange => *self.seen.lock().unwrap() = Some(live.snapshot()),
+            _ => {}
+        }
         self.inner.existing(collection, keys).await
     }
 
@@ -160,6 +177,9 @@ impl SinkSession for Session {
             F::CopiesExpected => return Ok(expected.clone()),
             F::StartsAgain if self.later => return Ok(expected.clone()),
             F::CommitsOnVerify => self.inner.commit().await?,
+            F::TalliesTheWhole if self.store.own(|own| own.commits) > 0 => {
+                return Ok(self.store.place.store.content());
+            }
             _ => {}
         }
         self.inner.verify(expected).await
@@ -173,6 +193,10 @@ impl SinkSession for Session {
                 return Err(Error::new(ErrorKind::NotFound, "it is gone already"));
             }
             _ => {}
+        }
+        let seen = self.seen.lock().unwrap().take();
+        if seen.is_some_and(|seen| seen != self.store.place.store.snapshot()) {
+            return Err(Error::new(ErrorKind::Changed, "something was changed"));
         }
         self.store.own(|own| own.commits += 1);
         self.inner.commit().await
