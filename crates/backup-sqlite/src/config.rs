@@ -174,6 +174,8 @@ impl Adapter for SqliteStore {
         can.collections = logical;
         can.blobs = !logical;
         can.pins = true;
+        // The form of the archive decides, not that of the store: records can be merged.
+        can.merge = true;
         can.undo = true;
         can
     }

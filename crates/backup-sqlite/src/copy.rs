@@ -49,7 +49,11 @@ impl<'a> Copy<'a> {
 
     /// Locks the target, so that nobody else writes it, and copies nothing yet.
     pub(crate) fn lock(&self) -> Result<()> {
-        self.step(0).map(|_| ())
+        match self.step(0)? {
+            false => Ok(()),
+            // Of a database without a page.
+            true => Err(Error::adapter("a copy was complete before it began")),
+        }
     }
 
     /// Copies everything; the target shows it all at once at the end.

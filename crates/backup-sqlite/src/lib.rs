@@ -52,6 +52,13 @@
 //! and copies it over the live one by the online backup API: at one moment, and open
 //! connections see the new content. A WAL database keeps its mode and page size.
 //!
+//! A [merge](backup_core::WriteMode::Merge) of records, whatever form the store is set to, makes
+//! that second file of the live database and the records: a row of the same key is replaced, rows
+//! of other keys stay, tables and views that are missing are made. A row that was changed after
+//! the restore compared it, a row that would push out one of another key, a table of another form
+//! and a foreign key that newly points nowhere refuse the whole. No trigger fires; full-text
+//! indexes over other tables are rebuilt.
+//!
 //! # Limits
 //! * A native backup makes a temporary copy ([`SqliteStore::temp_dir`]); so does a logical one
 //!   of a database in rollback mode, where a long reader would keep writers out. In that mode
@@ -61,8 +68,12 @@
 //!   valid (all these are reported, and make the backup partial); statistics of `ANALYZE`;
 //!   hidden row ids of tables that have another primary key, unless a full-text index refers
 //!   to them.
-//! * A restore replaces the whole database; records cannot be merged into one. It takes about
-//!   twice the old and the new size in space beside the database until it is finished.
+//! * A restore takes about twice the old and the new size in space beside the database until it
+//!   is finished, a merge twice the old size more. Writers wait while a merge copies, merges and
+//!   checks: as long as the whole database takes, not what comes.
+//! * A merge needs keys: rows of a table without a primary key are told by row id, and a table
+//!   whose columns took all names of the row id is refused. Contentless full-text indexes are not
+//!   brought up to date. An image cannot be merged.
 //! * A damaged database is backed up as it is; the damage is found when the backup is
 //!   restored, by `integrity_check`.
 //! * What stands at the path and is no readable database is moved aside rather than
@@ -76,12 +87,15 @@
 //! document may make the one object that they name and nothing else. Its triggers and views
 //! are the application's again once it is live: restore only what you trust.
 
+mod answers;
 mod catalog;
+mod check;
 mod config;
 mod connect;
 mod copy;
 mod error;
 mod logical;
+mod merge;
 mod native;
 mod prepare;
 mod sink;

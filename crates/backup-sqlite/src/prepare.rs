@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use backup_core::{Error, ErrorKind, Prepared, Result, StagePlan, Switch};
+use backup_core::{Error, ErrorKind, Prepared, Result, StagePlan, Switch, WriteMode};
 
 use crate::{
     BLOB,
@@ -18,10 +18,17 @@ pub(crate) fn prepare(config: &Config, plan: &StagePlan) -> Result<Prepared> {
         let what = "an image of a database stands beside other content";
         return Err(Error::new(ErrorKind::Unsupported, what).on(&plan.store));
     }
+    let merges = plan.mode == WriteMode::Merge;
+    if merges && !blobs.is_empty() {
+        return Err(no_image().on(&plan.store));
+    }
     let mut notes = Vec::new();
     let live = switch::look(config).map_err(|e| e.on(config.path.display()))?;
-    match &live {
+    match live {
         Live::Absent => {}
+        Live::Unreadable(error) if merges => {
+            return Err(switch::unmergeable(error).on(config.path.display()));
+        }
         Live::Unreadable(error) => notes.push(format!(
             "what is there is no readable database ({error}); it is moved aside, and programs \
              that have it open must open it again"
@@ -29,12 +36,25 @@ pub(crate) fn prepare(config: &Config, plan: &StagePlan) -> Result<Prepared> {
         Live::Database { wal, .. } => notes.push(format!(
             "open connections see the new content at once; the switch waits at most {:?} for {}",
             config.busy_timeout,
-            if *wal { "writers" } else { "readers and writers" }
+            if wal { "writers" } else { "readers and writers" }
         )),
+    }
+    if merges {
+        notes.push(
+            "writers wait while records are merged and checked; no trigger fires; full-text indexes \
+             over other tables are made anew, those without content stay as they are"
+                .to_owned(),
+        );
     }
     check_place(config, plan)?;
     let (_, data) = Stage::plan(config, &plan.restore_id)?;
     Ok(Prepared { token: plan.token(&data)?, switch: Switch::AtomicCopy, notes })
+}
+
+/// What is said of an image that comes in a merge.
+pub(crate) fn no_image() -> Error {
+    Error::new(ErrorKind::Unsupported, "an image of a whole database cannot be merged into another")
+        .advise("restore it in replace mode, or merge a backup in the logical form")
 }
 
 fn check_place(config: &Config, plan: &StagePlan) -> Result<()> {
@@ -54,7 +74,13 @@ fn check_place(config: &Config, plan: &StagePlan) -> Result<()> {
     // Staged, and once more in a log or journal; the pre-image; what an undo takes.
     let live = std::fs::metadata(&config.path).map_or(0, |facts| facts.len());
     let twice = plan.bytes.saturating_mul(2);
-    let needed = twice.saturating_add(live).saturating_add(undo_room(live, plan.bytes));
+    // What is merged is a third database, and its journal a fourth.
+    let merged = match plan.mode {
+        WriteMode::Merge => live.saturating_add(live).saturating_add(twice),
+        _ => 0,
+    };
+    let needed =
+        [live, undo_room(live, plan.bytes), merged].into_iter().fold(twice, u64::saturating_add);
     match free_space(folder) {
         Some(free) if free < needed => Err(Error::new(
             ErrorKind::NoSpace,

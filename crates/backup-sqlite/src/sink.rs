@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use backup_core::{
     Blob, Cancel, Content, Error, ErrorKind, Part, Prepared, Reattached, Result, Sink, SinkSession,
     StagePlan, StageToken, Worker,
+    record::{Key, RecordBatch},
 };
 use futures::StreamExt;
 
@@ -34,7 +35,7 @@ impl Sink for SqliteStore {
 
     async fn begin(&self, token: &StageToken, cancel: &Cancel) -> Result<Box<dyn SinkSession>> {
         cancel.check()?;
-        let stage = Stage::of(&self.config, &token.read(self)?)?;
+        let stage = Stage::of(&self.config, &token.read(self)?, token.mode)?;
         if stage.kept()?.is_some() {
             return Err(Error::adapter("a restore was begun again after it was committed"));
         }
@@ -45,7 +46,7 @@ impl Sink for SqliteStore {
     }
 
     async fn reattach(&self, token: &StageToken) -> Result<Reattached> {
-        let stage = Stage::of(&self.config, &token.read(self)?)?;
+        let stage = Stage::of(&self.config, &token.read(self)?, token.mode)?;
         let config = Arc::clone(&self.config);
         let looked = stage.clone();
         let worker = Worker::spawn("sqlite reattach", || Ok(()))?;
@@ -82,11 +83,11 @@ fn find(config: &Config, stage: &Stage) -> Result<Found> {
         stage.remove()?;
         return Ok(Found::Absent);
     }
-    let (Some(kept), Some(seal)) = (stage.kept()?, stage.seal()?) else {
+    let (Some(kept), Some(next)) = (stage.kept()?, stage.next_fingerprint()?) else {
         return Ok(Found::Staged);
     };
     let live = switch::live_fingerprint(config, stage)?;
-    let new = live.as_ref().is_some_and(|live| live.same(&seal.staged));
+    let new = live.as_ref().is_some_and(|live| live.same(&next));
     let old = match (&kept, &live) {
         (PreImage::Absent | PreImage::Unreadable, live) => live.is_none(),
         (PreImage::Database(old), Some(live)) => live.same(old),
@@ -140,6 +141,12 @@ impl Session {
 
 #[async_trait]
 impl SinkSession for Session {
+    async fn existing(&self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
+        self.cancel.check()?;
+        let (collection, keys) = (collection.to_owned(), keys.to_vec());
+        self.worker.call(move |staging| staging.existing(&collection, &keys)).await
+    }
+
     async fn write(&self, part: Part) -> Result<()> {
         self.cancel.check()?;
         match part {

@@ -4,10 +4,13 @@
 //!
 //! ```text
 //! .state.db.restore-<id>/
-//!     staged.db        what is to become live
+//!     staged.db        what is to become live, or to be merged
 //!     documents.jsonl  the schema documents that arrived
 //!     blob.json        the image arrived whole
 //!     seal.json        staged.db is complete and checked; its digests
+//!     answers.db       of a merge: what the live database was seen to hold
+//!     merged.db        of a merge: the pre-image with staged.db in it, to become live instead
+//!     merged.json      merged.db is complete and checked; its digests
 //!     pre-image.db     the live database as it was
 //!     pre-image.json   the pre-image is complete; what it is
 //!     reserve          room for taking the switch back
@@ -22,7 +25,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use backup_core::{BlobContent, Error, ErrorKind, Result, record::Sha256Digest};
+use backup_core::{BlobContent, Error, ErrorKind, Result, WriteMode, record::Sha256Digest};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{config::Config, copy};
@@ -67,11 +70,14 @@ pub(crate) enum PreImage {
 }
 
 const DOCUMENTS: &str = "documents.jsonl";
+const KEPT: &str = "pre-image.json";
+const MERGED: &str = "merged.json";
 
 /// The folder of one restore.
 #[derive(Debug, Clone)]
 pub(crate) struct Stage {
     folder: PathBuf,
+    mode: WriteMode,
 }
 
 /// What a token of this adapter holds.
@@ -92,11 +98,11 @@ impl Stage {
         let name: String = name.chars().take(30).collect();
         let folder = format!(".{name}.restore-{id}");
         let data = StageData { database: config.path.clone(), folder };
-        Ok((Self::at(config, &data)?, data))
+        Ok((Self::at(config, &data, WriteMode::Replace)?, data))
     }
 
     /// The folder that a token names.
-    pub(crate) fn of(config: &Config, data: &StageData) -> Result<Self> {
+    pub(crate) fn of(config: &Config, data: &StageData, mode: WriteMode) -> Result<Self> {
         if data.database != config.path {
             return Err(Error::new(
                 ErrorKind::Incompatible,
@@ -104,14 +110,14 @@ impl Stage {
             )
             .on(data.database.display()));
         }
-        Self::at(config, data)
+        Self::at(config, data, mode)
     }
 
-    fn at(config: &Config, data: &StageData) -> Result<Self> {
+    fn at(config: &Config, data: &StageData, mode: WriteMode) -> Result<Self> {
         let name = Path::new(&data.folder);
         let plain = name.components().count() == 1 && name.file_name() == Some(name.as_os_str());
         match config.path.parent() {
-            Some(parent) if plain => Ok(Self { folder: parent.join(name) }),
+            Some(parent) if plain => Ok(Self { folder: parent.join(name), mode }),
             _ => Err(Error::new(ErrorKind::Hostile, "a stage token names no folder of its own")
                 .on(&data.folder)),
         }
@@ -121,8 +127,34 @@ impl Stage {
         &self.folder
     }
 
+    /// Whether what is staged is merged with the live database rather than put in its place.
+    pub(crate) fn merges(&self) -> bool {
+        self.mode == WriteMode::Merge
+    }
+
     pub(crate) fn staged(&self) -> PathBuf {
         self.folder.join("staged.db")
+    }
+
+    pub(crate) fn merged(&self) -> PathBuf {
+        self.folder.join("merged.db")
+    }
+
+    pub(crate) fn answers(&self) -> PathBuf {
+        self.folder.join("answers.db")
+    }
+
+    /// The database that becomes live.
+    pub(crate) fn next(&self) -> PathBuf {
+        if self.merges() { self.merged() } else { self.staged() }
+    }
+
+    /// What identifies that database, once it is complete.
+    pub(crate) fn next_fingerprint(&self) -> Result<Option<Fingerprint>> {
+        match self.merges() {
+            true => self.read(MERGED),
+            false => Ok(self.seal()?.map(|seal| seal.staged)),
+        }
     }
 
     pub(crate) fn pre_image(&self) -> PathBuf {
@@ -234,12 +266,26 @@ impl Stage {
         self.write("seal.json", seal)
     }
 
+    pub(crate) fn write_merged(&self, fingerprint: &Fingerprint) -> Result<()> {
+        self.write(MERGED, fingerprint)
+    }
+
     pub(crate) fn kept(&self) -> Result<Option<PreImage>> {
-        self.read("pre-image.json")
+        self.read(KEPT)
     }
 
     pub(crate) fn write_kept(&self, kept: &PreImage) -> Result<()> {
-        self.write("pre-image.json", kept)
+        self.write(KEPT, kept)
+    }
+
+    /// Before another pre-image is taken, as a switch that was tried before was not made.
+    pub(crate) fn forget_kept(&self) -> Result<()> {
+        match fs::remove_file(self.folder.join(KEPT)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                Err(self.failed("could not record the state of a restore", e))
+            }
+            _ => sync_folder(&self.folder),
+        }
     }
 
     pub(crate) fn is_committed(&self) -> bool {

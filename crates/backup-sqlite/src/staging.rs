@@ -8,16 +8,22 @@ use std::{
     sync::Arc,
 };
 
-use backup_core::{Cancel, Content, Error, ErrorKind, Result, Schema, record::RecordBatch};
+use backup_core::{
+    Cancel, Content, Error, ErrorKind, Result, Schema,
+    record::{Key, RecordBatch},
+};
 use rusqlite::Connection;
 
 use crate::{
-    BLOB, catalog,
+    BLOB,
+    answers::Answers,
+    catalog, check,
     config::Config,
     connect::{self, Access},
     copy,
     error::sql,
-    logical::{self, Writer},
+    logical::{self, Staged, Writer},
+    prepare,
     stage::{Fingerprint, Seal, Stage},
     switch::{self, Live},
 };
@@ -28,6 +34,7 @@ pub(crate) struct Staging {
     stage: Stage,
     cancel: Cancel,
     incoming: Incoming,
+    answers: Option<Answers>,
 }
 
 enum Incoming {
@@ -38,7 +45,7 @@ enum Incoming {
 
 impl Staging {
     pub(crate) fn new(config: Arc<Config>, stage: Stage, cancel: Cancel) -> Self {
-        Self { config, stage, cancel, incoming: Incoming::Nothing }
+        Self { config, stage, cancel, incoming: Incoming::Nothing, answers: None }
     }
 
     pub(crate) fn config(&self) -> &Config {
@@ -49,7 +56,33 @@ impl Staging {
         &self.stage
     }
 
+    /// The live records of some keys; a merge remembers what it was told.
+    pub(crate) fn existing(&mut self, name: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
+        let (batches, free) = match switch::look(&self.config)? {
+            Live::Absent => (Vec::new(), keys.iter().collect()),
+            Live::Unreadable(error) => return Err(switch::unmergeable(error)),
+            Live::Database { .. } => {
+                let live = self.config.connect(&self.config.path, Access::Read)?;
+                connect::pin(&live)?;
+                logical::existing(&live, name, keys, &self.cancel)
+                    .map_err(|e| e.on(self.config.path.display()))?
+            }
+        };
+        if self.stage.merges() {
+            let answers = match self.answers.take() {
+                Some(answers) => answers,
+                None => Answers::open(&self.config, &self.stage)?,
+            };
+            answers.add(name, &batches, &free)?;
+            self.answers = Some(answers);
+        }
+        Ok(batches)
+    }
+
     pub(crate) fn begin_blob(&mut self) -> Result<()> {
+        if self.stage.merges() {
+            return Err(prepare::no_image());
+        }
         if !matches!(self.incoming, Incoming::Nothing) || !self.stage.documents()?.is_empty() {
             return Err(mixed());
         }
@@ -98,6 +131,9 @@ impl Staging {
         let seal = self.seal()?;
         let switched = self.stage.is_committed() || self.stage.is_undoing();
         let path = if switched { &self.config.path } else { &self.stage.staged() };
+        if self.stage.merges() {
+            return self.verify_merge(switched);
+        }
         let Some(blob) = seal.blob else {
             let database = self.config.connect(path, Access::Read)?;
             connect::pin(&database)?;
@@ -121,6 +157,17 @@ impl Staging {
         Ok(content)
     }
 
+    fn verify_merge(&self, switched: bool) -> Result<Content> {
+        let staged = self.config.connect(&self.stage.staged(), Access::Read)?;
+        let staged = Staged::new(staged, &self.stage)?;
+        if !switched {
+            return staged.tally(&self.cancel);
+        }
+        let live = self.config.connect(&self.config.path, Access::Read)?;
+        connect::pin(&live)?;
+        staged.tally_in(&live, &self.cancel)
+    }
+
     pub(crate) fn commit(&mut self) -> Result<()> {
         self.seal()?;
         switch::commit(&self.config, &self.stage, &self.cancel)
@@ -137,6 +184,7 @@ impl Staging {
 
     pub(crate) fn remove(&mut self) -> Result<()> {
         self.incoming = Incoming::Nothing;
+        self.answers = None;
         self.stage.remove()
     }
 
@@ -145,22 +193,16 @@ impl Staging {
         if let Some(seal) = self.stage.seal()? {
             return Ok(seal);
         }
+        if self.stage.merges() {
+            return self.seal_rows();
+        }
         let path = self.stage.staged();
         let live = switch::look(&self.config)?;
         let masked = self.stage.arrived()?;
         let blob = masked.as_deref().map(|masked| copy::image(&path, masked)).transpose()?;
-        let wal_wanted = match (&blob, std::mem::replace(&mut self.incoming, Incoming::Nothing)) {
-            (Some(_), _) => None,
-            (None, Incoming::Rows(writer)) => Some(writer.finish()?),
-            // Staged by another process; or no part came at all, which is an empty database.
-            (None, Incoming::Nothing) if !path.exists() || !self.stage.documents()?.is_empty() => {
-                Some(Writer::open(&self.config, &self.stage, &self.cancel)?.finish()?)
-            }
-            (None, _) => {
-                return Err(Error::new(ErrorKind::Corrupt, "a restore was staged only in part")
-                    .on(self.stage.folder().display())
-                    .advise("abort it and restore again"));
-            }
+        let wal_wanted = match blob {
+            Some(_) => None,
+            None => Some(self.written()?.finish()?),
         };
         let mut staged = self.config.connect(&path, Access::Write)?;
         self.check(&mut staged)?;
@@ -177,6 +219,38 @@ impl Staging {
         Ok(seal)
     }
 
+    // Tables and rows as they came, for a merge: the rest is done in the commit.
+    fn seal_rows(&mut self) -> Result<Seal> {
+        self.written()?.finish_rows()?;
+        self.answers = None;
+        let answers = self.stage.answers();
+        if answers.exists() {
+            copy::sync(&answers)?;
+        }
+        let path = self.stage.staged();
+        copy::sync(&path)?;
+        let staged = Fingerprint { image: copy::digest(&path)?, rows: None };
+        let seal = Seal { blob: None, staged };
+        self.stage.write_seal(&seal)?;
+        Ok(seal)
+    }
+
+    // What took the records.
+    fn written(&mut self) -> Result<Writer> {
+        match std::mem::replace(&mut self.incoming, Incoming::Nothing) {
+            Incoming::Rows(writer) => Ok(*writer),
+            // Staged by another process; or no part came at all, which is an empty database.
+            Incoming::Nothing
+                if !self.stage.staged().exists() || !self.stage.documents()?.is_empty() =>
+            {
+                Writer::open(&self.config, &self.stage, &self.cancel)
+            }
+            _ => Err(Error::new(ErrorKind::Corrupt, "a restore was staged only in part")
+                .on(self.stage.folder().display())
+                .advise("abort it and restore again")),
+        }
+    }
+
     fn converted(&self) -> std::path::PathBuf {
         self.stage.folder().join("converted.db")
     }
@@ -184,8 +258,8 @@ impl Staging {
     // A database that came out of an archive is not trusted before it passed this.
     fn check(&self, staged: &mut Connection) -> Result<()> {
         connect::limited(staged, self.config.check_limit, &self.cancel, |staged| {
-            integrity(staged)?;
-            if self.config.dangling { Ok(()) } else { foreign_keys(staged) }
+            check::integrity(staged)?;
+            if self.config.dangling { Ok(()) } else { check::foreign_keys(staged) }
         })
     }
 
@@ -238,35 +312,6 @@ impl Staging {
 
 fn path_name(path: &Path) -> String {
     path.display().to_string()
-}
-
-fn integrity(staged: &Connection) -> Result<()> {
-    let read = || -> rusqlite::Result<Vec<String>> {
-        staged.prepare("PRAGMA integrity_check(5)")?.query_map([], |row| row.get(0))?.collect()
-    };
-    let faults = read().map_err(sql("could not check the staged database"))?;
-    if faults == ["ok"] {
-        return Ok(());
-    }
-    Err(Error::new(ErrorKind::Corrupt, "the staged database is damaged")
-        .on(faults.join("; "))
-        .advise("restore another backup; the live database was not touched"))
-}
-
-fn foreign_keys(staged: &Connection) -> Result<()> {
-    let read = || -> rusqlite::Result<Option<String>> {
-        let mut statement = staged.prepare("PRAGMA foreign_key_check")?;
-        let mut rows = statement.query([])?;
-        let Some(row) = rows.next()? else { return Ok(None) };
-        let (table, parent): (String, String) = (row.get(0)?, row.get(2)?);
-        Ok(Some(format!("{table} refers to rows of {parent} that are not there")))
-    };
-    match read().map_err(sql("could not check the foreign keys of the staged database"))? {
-        None => Ok(()),
-        Some(fault) => Err(Error::new(ErrorKind::Mismatch, "a foreign key points nowhere")
-            .on(fault)
-            .advise("if the application allows that, accept dangling references in the options")),
-    }
 }
 
 fn mixed() -> Error {

@@ -14,6 +14,7 @@ use crate::{
     connect::{self, Access, SIDES, beside},
     copy::{self, Copy},
     error::sql,
+    merge,
     stage::{Fingerprint, PreImage, Stage, sync_folder},
 };
 
@@ -72,11 +73,14 @@ pub(crate) fn live_fingerprint(config: &Config, stage: &Stage) -> Result<Option<
 }
 
 // An encrypted image differs from copy to copy.
-fn rows_if_keyed(config: &Config, connection: &Connection) -> Result<Option<catalog::RowsDigest>> {
+pub(crate) fn rows_if_keyed(
+    config: &Config,
+    connection: &Connection,
+) -> Result<Option<catalog::RowsDigest>> {
     config.opener.as_ref().map(|_| catalog::rows_digest(connection)).transpose()
 }
 
-/// Makes `staged.db` live, keeping what was live as the pre-image.
+/// Makes what is staged live, keeping what was live as the pre-image.
 pub(crate) fn commit(config: &Config, stage: &Stage, cancel: &Cancel) -> Result<()> {
     if stage.is_undoing() {
         return Err(Error::adapter("a restore was committed after it was undone"));
@@ -84,11 +88,17 @@ pub(crate) fn commit(config: &Config, stage: &Stage, cancel: &Cancel) -> Result<
     if stage.is_committed() {
         return Ok(());
     }
-    let seal = stage.seal()?.ok_or_else(|| Error::adapter("a restore was committed unchecked"))?;
+    if stage.seal()?.is_none() {
+        return Err(Error::adapter("a restore was committed unchecked"));
+    }
     let kept = stage.kept()?;
     // Only the mark is missing, if a crash came right after the switch.
-    let switched = kept.is_some()
-        && live_fingerprint(config, stage)?.is_some_and(|live| live.same(&seal.staged));
+    let switched = match (&kept, stage.next_fingerprint()?) {
+        (Some(_), Some(next)) => {
+            live_fingerprint(config, stage)?.is_some_and(|live| live.same(&next))
+        }
+        _ => false,
+    };
     if !switched {
         switch(config, stage, kept, cancel)?;
     }
@@ -98,47 +108,65 @@ pub(crate) fn commit(config: &Config, stage: &Stage, cancel: &Cancel) -> Result<
 fn switch(config: &Config, stage: &Stage, kept: Option<PreImage>, cancel: &Cancel) -> Result<()> {
     let moved = stage.folder().join("moved.db");
     let interrupted = matches!(kept, Some(PreImage::Absent | PreImage::Unreadable));
-    let staged = config.connect(&stage.staged(), Access::Read)?;
+    let next = || config.connect(&stage.next(), Access::Read);
     match look(config)? {
         // What an interrupted creation left.
-        Live::Database { pages: 0, .. } if interrupted => replace(config, &staged, cancel, None),
-        Live::Database { .. } => {
+        Live::Database { pages: 0, .. } if interrupted => replace(config, &next()?, cancel, None),
+        Live::Database { page_size, .. } => {
+            let from =
+                if stage.merges() { merge::begin(config, stage, page_size)? } else { next()? };
             let keep = |live: &Connection| {
+                stage.forget_kept()?;
                 let pre_image = stage.pre_image();
                 take_copy(config, live, &pre_image, cancel)?;
                 copy::sync(&pre_image)?;
                 let rows = rows_if_keyed(config, live)?;
                 let image = copy::digest(&pre_image)?;
-                stage.set_room_aside(undo_room(len(&pre_image), len(&stage.staged())))?;
+                if stage.merges() {
+                    merge::make(config, stage, true, cancel)?;
+                }
+                stage.set_room_aside(undo_room(len(&pre_image), len(&stage.next())))?;
                 stage.write_kept(&PreImage::Database(Fingerprint { image, rows }))
             };
-            replace(config, &staged, cancel, Some(&keep))
+            replace(config, &from, cancel, Some(&keep))
         }
         Live::Absent => {
             if !moved.exists() {
+                if stage.merges() {
+                    remove_files(&stage.merged())?;
+                    merge::make(config, stage, false, cancel)?;
+                }
                 stage.write_kept(&PreImage::Absent)?;
             }
-            create(config, stage, &staged, &moved, cancel)
+            create(config, stage, &next()?, &moved, cancel)
         }
+        Live::Unreadable(error) if stage.merges() => Err(unmergeable(error)),
         Live::Unreadable(_) => {
             stage.write_kept(&PreImage::Unreadable)?;
             // The database last: while it is there, its own files belong to it.
             move_sides(&config.path, &moved)?;
             move_file(&config.path, &moved)?;
-            create(config, stage, &staged, &moved, cancel)
+            create(config, stage, &next()?, &moved, cancel)
         }
     }
+}
+
+/// What is said where there is something into which nothing can be merged.
+pub(crate) fn unmergeable(error: Error) -> Error {
+    Error::new(ErrorKind::Corrupt, "nothing can be merged into what is no readable database")
+        .advise("repair it, or restore in replace mode: then it is moved aside")
+        .because(error)
 }
 
 // On failure what was there comes back.
 fn create(
     config: &Config,
     stage: &Stage,
-    staged: &Connection,
+    next: &Connection,
     moved: &Path,
     cancel: &Cancel,
 ) -> Result<()> {
-    replace(config, staged, cancel, None).or_else(|error| {
+    replace(config, next, cancel, None).or_else(|error| {
         put_back(config, stage, moved)?;
         Err(error)
     })?;
@@ -163,7 +191,7 @@ pub(crate) fn undo(config: &Config, stage: &Stage) -> Result<()> {
     // What comes next needs the room, perhaps on a full disk; nothing is staged any more.
     stage.use_room()?;
     stage.mark_undoing()?;
-    remove_files(&stage.staged())?;
+    remove_files(&stage.next())?;
     let undone = match kept {
         PreImage::Absent | PreImage::Unreadable => {
             put_back(config, stage, &stage.folder().join("moved.db"))

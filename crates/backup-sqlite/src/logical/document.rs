@@ -91,6 +91,13 @@ pub(crate) struct Object {
     pub(crate) triggers: Vec<Object>,
 }
 
+impl Database {
+    /// Those of a database that nobody set.
+    pub(crate) fn fresh() -> Self {
+        Self { encoding: "UTF-8".into(), page_size: 4096, ..Self::default() }
+    }
+}
+
 impl Document {
     pub(crate) fn read(collection: &str, json: &serde_json::Value) -> Result<Self> {
         let version = json.get("sqlite").and_then(serde_json::Value::as_u64);

@@ -1,4 +1,4 @@
-//! Rows as records.
+//! Rows as records: all of a table.
 
 use backup_core::{
     Cancel, CollectionDescription, Content, Notice, NoticeKind, Result,
@@ -11,7 +11,7 @@ use super::{
     tables::{self, Table},
     value,
 };
-use crate::{catalog::quote, error::sql};
+use crate::{catalog::quote, connect::pragma, error::sql};
 
 /// Reads a table, batch by batch; a row that cannot be carried is a notice.
 pub(crate) fn scan(
@@ -25,10 +25,10 @@ pub(crate) fn scan(
         return Ok(0);
     }
     let failed = |e| sql("could not read a table")(e).on(&table.name);
-    let query = Query::new(table);
-    let mut statement = connection.prepare(&query.text).map_err(failed)?;
+    let query = Query::of(table);
+    let mut statement = connection.prepare(&query.all()).map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
-    let lossy = table.document.database.encoding != "UTF-8";
+    let lossy = is_lossy(connection)?;
     let (mut number, mut given) = (0_i64, 0_u64);
     let mut batch = BatchBuilder::new(&table.name);
     while let Some(row) = rows.next().map_err(failed)? {
@@ -46,15 +46,7 @@ pub(crate) fn scan(
             })?;
             continue;
         }
-        batch.push(&key, |json| {
-            json.begin_object()?;
-            for (place, name) in &query.members {
-                json.name(name)?;
-                value::write(json, row.get_ref(*place).map_err(failed)?);
-            }
-            json.end_object();
-            Ok(())
-        })?;
+        query.push(&mut batch, &key, row)?;
         given += 1;
         if batch.is_full() {
             let full = std::mem::replace(&mut batch, BatchBuilder::new(&table.name));
@@ -67,9 +59,15 @@ pub(crate) fn scan(
     Ok(given)
 }
 
-// A query for all rows of a table, and where in its answer key and columns are.
-struct Query<'a> {
-    text: String,
+// Text that is no valid Unicode cannot be read from a database in UTF-16 as it is.
+pub(crate) fn is_lossy(connection: &Connection) -> Result<bool> {
+    Ok(pragma::<String>(connection, "encoding")? != "UTF-8")
+}
+
+/// The query for rows of a table, and where in its answer key and columns are.
+pub(crate) struct Query<'a> {
+    table: &'a Table,
+    selected: String,
     key: Places,
     // In the order of their names' bytes, as a record wants them.
     members: Vec<(usize, &'a str)>,
@@ -83,7 +81,7 @@ enum Places {
 }
 
 impl<'a> Query<'a> {
-    fn new(table: &'a Table) -> Self {
+    pub(crate) fn of(table: &'a Table) -> Self {
         let mut selected: Vec<String> = table.columns.iter().map(|name| quote(name)).collect();
         let key = match &table.document.key {
             KeyForm::Order => Places::Order,
@@ -93,23 +91,55 @@ impl<'a> Query<'a> {
             }
             KeyForm::Columns(names) => {
                 let place = |name: &String| table.columns.iter().position(|c| c == name);
-                let taken = |name: &str| table.columns.iter().any(|c| c.eq_ignore_ascii_case(name));
-                let rowid = tables::free_rowid(taken).filter(|_| table.has_rowid());
-                selected.extend(rowid.map(str::to_owned));
-                let rowid = rowid.map(|_| table.columns.len());
+                selected.extend(table.hidden_rowid.map(str::to_owned));
+                let rowid = table.hidden_rowid.map(|_| table.columns.len());
                 Places::Columns(names.iter().filter_map(place).collect(), rowid)
             }
         };
-        // In the order of the table itself, not of an index that happens to hold all columns.
-        let order = if table.is_virtual { "" } else { " NOT INDEXED" };
-        let text = format!("SELECT {} FROM {}{order}", selected.join(", "), quote(&table.name));
         let mut members: Vec<_> =
             table.columns.iter().enumerate().map(|(i, name)| (i, name.as_str())).collect();
         members.sort_unstable_by_key(|(_, name)| *name);
-        Self { text, key, members }
+        Self { table, selected: selected.join(", "), key, members }
     }
 
-    fn key(&self, row: &Row<'_>, number: i64) -> Result<Key> {
+    /// All rows, always in the same order.
+    pub(crate) fn all(&self) -> String {
+        // In the order of the table itself, not of an index that happens to hold all columns.
+        let order = if self.table.is_virtual { "" } else { " NOT INDEXED" };
+        format!("SELECT {} FROM {}{order}", self.selected, quote(&self.table.name))
+    }
+
+    /// The rows for which a condition holds.
+    pub(crate) fn rows_where(&self, condition: &str) -> String {
+        format!("SELECT {} FROM {} WHERE {condition}", self.selected, quote(&self.table.name))
+    }
+
+    /// Adds a row to a batch.
+    pub(crate) fn push(&self, batch: &mut BatchBuilder, key: &Key, row: &Row<'_>) -> Result<()> {
+        let failed = |e| sql("could not read a table")(e).on(&self.table.name);
+        batch.push(key, |json| {
+            json.begin_object()?;
+            for (place, name) in &self.members {
+                json.name(name)?;
+                value::write(json, row.get_ref(*place).map_err(failed)?);
+            }
+            json.end_object();
+            Ok(())
+        })
+    }
+
+    /// The row id of a row that has another key.
+    pub(crate) fn hidden_rowid(&self, row: &Row<'_>) -> Result<Option<i64>> {
+        match self.key {
+            Places::Columns(_, Some(place)) => {
+                row.get(place).map(Some).map_err(sql("could not read a row id"))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The key of a row, which is the `number`th of all.
+    pub(crate) fn key(&self, row: &Row<'_>, number: i64) -> Result<Key> {
         let get = |place: usize| row.get_ref(place).map_err(sql("could not read a key"));
         match &self.key {
             Places::Order => Ok(Key::from(number)),
@@ -129,7 +159,8 @@ impl<'a> Query<'a> {
         }
     }
 
-    fn torn_text(&self, row: &Row<'_>) -> Option<&'a str> {
+    /// A column whose text cannot be carried.
+    pub(crate) fn torn_text(&self, row: &Row<'_>) -> Option<&'a str> {
         let torn = |place: usize| match row.get_ref(place) {
             Ok(ValueRef::Text(bytes)) => std::str::from_utf8(bytes).is_err(),
             _ => false,
@@ -149,20 +180,25 @@ pub(crate) fn tally(
         content.collections.insert(DATABASE.to_owned(), Tally::new());
     }
     for table in tables::read(connection)?.tables {
-        let mut tally = Tally::new();
-        scan(
-            connection,
-            &table,
-            cancel,
-            |batch| {
-                tally.add_batch(&batch);
-                Ok(())
-            },
-            |_| Ok(()),
-        )?;
+        let tally = tally_table(connection, &table, cancel)?;
         content.collections.insert(table.name, tally);
     }
     Ok(content)
+}
+
+/// Tallies a table as a backup of it would.
+pub(crate) fn tally_table(
+    connection: &Connection,
+    table: &Table,
+    cancel: &Cancel,
+) -> Result<Tally> {
+    let mut tally = Tally::new();
+    let add = |batch| {
+        tally.add_batch(&batch);
+        Ok(())
+    };
+    scan(connection, table, cancel, add, |_| Ok(()))?;
+    Ok(tally)
 }
 
 /// The collections that a backup would have.

@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::{
     document::{Database, Document, Fill, KeyForm, Object, VERSION},
+    forms::Affinity,
     module,
 };
 use crate::{
@@ -20,7 +21,8 @@ use crate::{
 pub(crate) struct Table {
     pub(crate) name: String,
     pub(crate) is_virtual: bool,
-    pub(crate) without_rowid: bool,
+    /// A name of the row id, where the rows have one beside their key.
+    pub(crate) hidden_rowid: Option<&'static str>,
     /// The columns that are stored, in the order of the table.
     pub(crate) columns: Vec<String>,
     pub(crate) document: Document,
@@ -34,8 +36,31 @@ pub(crate) struct Catalog {
 }
 
 impl Table {
-    pub(crate) fn has_rowid(&self) -> bool {
-        !self.without_rowid
+    /// The table that was made in `connection` from a document.
+    pub(crate) fn made(connection: &Connection, name: &str, document: &Document) -> Result<Self> {
+        let without_rowid = connection
+            .prepare("SELECT 1 FROM pragma_table_list WHERE schema = 'main' AND name = ?1 AND wr")
+            .and_then(|mut statement| statement.exists([name]))
+            .map_err(|e| sql("could not read the schema of the database")(e).on(name))?;
+        let is_virtual = document.sql.as_ref().is_some_and(|sql| sql.starts_with("CREATE VIRTUAL"));
+        let all = all_columns(connection, name)?;
+        Self::new(connection, name, (is_virtual, without_rowid), all, document.clone())
+    }
+
+    fn new(
+        connection: &Connection,
+        name: &str,
+        (is_virtual, without_rowid): (bool, bool),
+        all: Vec<Column>,
+        document: Document,
+    ) -> Result<Self> {
+        let keyed = matches!(document.key, KeyForm::Columns(_)) && !is_virtual && !without_rowid;
+        let hidden_rowid = match free_rowid(&all).filter(|_| keyed) {
+            Some(rowid) if !is_rowid(connection, name, &primary(&all))? => Some(rowid),
+            _ => None,
+        };
+        let columns = all.into_iter().filter(|c| c.hidden == 0).map(|c| c.name).collect();
+        Ok(Self { name: name.to_owned(), is_virtual, hidden_rowid, columns, document })
     }
 }
 
@@ -47,12 +72,13 @@ struct Column {
     hidden: i64,
 }
 
-pub(crate) fn columns(connection: &Connection, table: &str) -> Result<Vec<String>> {
-    Ok(all_columns(connection, table)?
-        .into_iter()
-        .filter(|column| column.hidden == 0)
-        .map(|column| column.name)
-        .collect())
+/// The columns that are stored and what they make of values.
+pub(crate) fn affinities(
+    connection: &Connection,
+    table: &str,
+) -> Result<BTreeMap<String, Affinity>> {
+    let stored = all_columns(connection, table)?.into_iter().filter(|column| column.hidden == 0);
+    Ok(stored.map(|column| (column.name, Affinity::of(&column.declared))).collect())
 }
 
 fn all_columns(connection: &Connection, table: &str) -> Result<Vec<Column>> {
@@ -135,13 +161,8 @@ pub(crate) fn read(connection: &Connection) -> Result<Catalog> {
         }
         let all = all_columns(connection, &table.name)?;
         document.key = key(connection, table, &all, &modules, &indexed)?;
-        tables.push(Table {
-            name: table.name.clone(),
-            is_virtual,
-            without_rowid: table.without_rowid,
-            columns: all.into_iter().filter(|c| c.hidden == 0).map(|c| c.name).collect(),
-            document,
-        });
+        let form = (is_virtual, table.without_rowid);
+        tables.push(Table::new(connection, &table.name, form, all, document)?);
     }
     let mut whole = empty();
     whole.content = Fill::Nothing;
@@ -265,8 +286,7 @@ fn key(
     modules: &BTreeMap<&str, (String, Vec<String>)>,
     indexed: &BTreeSet<String>,
 ) -> Result<KeyForm> {
-    let mut primary: Vec<_> = columns.iter().filter(|column| column.primary > 0).collect();
-    primary.sort_by_key(|column| column.primary);
+    let primary = primary(columns);
     let primary_names = || KeyForm::Columns(primary.iter().map(|c| c.name.clone()).collect());
     if table.without_rowid {
         return Ok(primary_names());
@@ -281,16 +301,25 @@ fn key(
         });
     }
     let by_rowid = indexed.contains(&table.name.to_lowercase());
-    // An INTEGER PRIMARY KEY is the row id itself; any other primary key is an index beside
-    // it, and the row id need be kept only where something refers to it.
-    let is_rowid = primary.len() == 1
-        && primary[0].declared.eq_ignore_ascii_case("INTEGER")
-        && !has_primary_index(connection, &table.name)?;
-    Ok(if is_rowid || (!primary.is_empty() && !by_rowid) {
+    // Beside any other primary key the row id need be kept only where something refers to it.
+    Ok(if is_rowid(connection, &table.name, &primary)? || (!primary.is_empty() && !by_rowid) {
         primary_names()
     } else {
         rowid(columns)
     })
+}
+
+// The columns of the primary key, in its order.
+fn primary(columns: &[Column]) -> Vec<&Column> {
+    let mut primary: Vec<_> = columns.iter().filter(|column| column.primary > 0).collect();
+    primary.sort_by_key(|column| column.primary);
+    primary
+}
+
+// An INTEGER PRIMARY KEY is the row id itself; any other primary key is an index beside it.
+fn is_rowid(connection: &Connection, table: &str, primary: &[&Column]) -> Result<bool> {
+    let [only] = primary else { return Ok(false) };
+    Ok(only.declared.eq_ignore_ascii_case("INTEGER") && !has_primary_index(connection, table)?)
 }
 
 fn has_primary_index(connection: &Connection, table: &str) -> Result<bool> {
@@ -301,11 +330,11 @@ fn has_primary_index(connection: &Connection, table: &str) -> Result<bool> {
 }
 
 // A name of the row id that no column has taken.
-pub(super) fn free_rowid<'a>(taken: impl Fn(&str) -> bool) -> Option<&'a str> {
+fn free_rowid(columns: &[Column]) -> Option<&'static str> {
+    let taken = |name: &str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
     ["rowid", "_rowid_", "oid"].into_iter().find(|name| !taken(name))
 }
 
 fn rowid(columns: &[Column]) -> KeyForm {
-    let taken = |name: &str| columns.iter().any(|column| column.name.eq_ignore_ascii_case(name));
-    free_rowid(taken).map_or(KeyForm::Order, |name| KeyForm::Rowid(name.to_owned()))
+    free_rowid(columns).map_or(KeyForm::Order, |name| KeyForm::Rowid(name.to_owned()))
 }

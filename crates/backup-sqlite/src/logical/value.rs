@@ -13,6 +13,8 @@ use rusqlite::types::{ToSql, ToSqlOutput, Value, ValueRef};
 
 // The tag of text that is not UTF-8: its bytes.
 const TEXT: &str = "Text";
+// The tag of a key that holds NULL: the row's id.
+const ROWID: &str = "Rowid";
 
 /// Writes a value.
 pub(crate) fn write(json: &mut Writer<'_>, value: ValueRef<'_>) {
@@ -41,8 +43,15 @@ pub(crate) fn key(value: ValueRef<'_>) -> Result<Key> {
 /// The key of a row whose primary key holds NULL, which SQLite allows any number of times.
 pub(crate) fn rowid_key(rowid: i64) -> Result<Key> {
     let mut text = Vec::new();
-    tagged::text(&mut Writer::new(&mut text), "Rowid", &rowid.to_string());
+    tagged::text(&mut Writer::new(&mut text), ROWID, &rowid.to_string());
     Key::from_json(&String::from_utf8_lossy(&text))
+}
+
+/// The row id in such a key.
+pub(crate) fn rowid_of(key: &serde_json::Value) -> Option<Bound> {
+    let tagged = key.get(tagged::TYPE).and_then(serde_json::Value::as_str) == Some(ROWID);
+    let rowid = key.get("_value").and_then(|v| v.as_str()).filter(|_| tagged)?.parse().ok()?;
+    Some(Bound::Plain(Value::Integer(rowid)))
 }
 
 /// A value to be bound to a statement.

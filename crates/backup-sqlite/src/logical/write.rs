@@ -1,13 +1,18 @@
 //! Records as rows: a database made from its schema documents.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
-use backup_core::{Cancel, Error, ErrorKind, Result, Schema, record::RecordBatch};
-use rusqlite::{Connection, limits::Limit};
+use backup_core::{
+    Cancel, Error, ErrorKind, Result, Schema,
+    record::{Key, RecordBatch},
+};
+use rusqlite::params_from_iter;
 
 use super::{
     document::{Database, Document, Fill, KeyForm, Object},
-    tables,
+    forms::{Form, Forms},
+    make::{Maker, settle},
+    tables::Table,
     value::{self, Bound},
 };
 use crate::{
@@ -23,16 +28,13 @@ use crate::{
 ///
 /// Each part is a transaction of its own, and the documents are kept in the stage: another
 /// process can go on with it.
-///
-/// The documents come out of an archive and are not trusted: each statement may make the one
-/// object that it says, and nothing else.
 pub(crate) struct Writer {
-    database: Connection,
+    maker: Maker,
     stage: Stage,
-    limit: Duration,
-    cancel: Cancel,
     // Of a target in WAL mode, which refuses any other.
     page_size: Option<i64>,
+    // What is to be merged into.
+    live: Option<Forms>,
     settings: Option<Database>,
     tables: BTreeMap<String, Target>,
     views: Vec<Object>,
@@ -42,6 +44,13 @@ struct Target {
     document: Document,
     columns: Vec<String>,
     insert: String,
+    // For keys that hold NULL.
+    at_rowid: Option<AtRowid>,
+}
+
+struct AtRowid {
+    insert: String,
+    make_room: String,
 }
 
 impl Writer {
@@ -61,17 +70,20 @@ impl Writer {
                  PRAGMA foreign_keys=OFF; PRAGMA ignore_check_constraints=ON;",
             )
             .map_err(sql("could not begin to stage the database"))?;
-        let _ = database.set_limit(Limit::SQLITE_LIMIT_ATTACHED, 0);
-        let page_size = match switch::look(config)? {
-            Live::Database { wal: true, page_size, .. } => Some(page_size),
-            _ => None,
+        let (page_size, live) = match switch::look(config)? {
+            Live::Database { pages, .. } if stage.merges() && pages > 0 => {
+                let live = config.connect(&config.path, Access::Read)?;
+                connect::pin(&live)?;
+                (None, Some(Forms::read(&live)?))
+            }
+            Live::Database { wal: true, page_size, .. } => (Some(page_size), None),
+            _ => (None, None),
         };
         let mut writer = Self {
-            database,
+            maker: Maker::new(config, database, cancel),
             stage: stage.clone(),
-            limit: config.check_limit,
-            cancel: cancel.clone(),
             page_size,
+            live,
             settings: None,
             tables: BTreeMap::new(),
             views: Vec::new(),
@@ -82,29 +94,20 @@ impl Writer {
         Ok(writer)
     }
 
-    fn run(&self, text: &str) -> Result<()> {
-        self.database.execute_batch(text).map_err(sql("could not stage the database"))
-    }
-
     // Settings that must stand before the first table.
     fn settle(&mut self, settings: &Database) -> Result<()> {
         if self.settings.is_some() {
             return Ok(());
         }
-        if !matches!(settings.encoding.as_str(), "UTF-8" | "UTF-16le" | "UTF-16be") {
-            return Err(Error::new(ErrorKind::Corrupt, "a schema names an unknown text encoding")
-                .on(&settings.encoding));
+        let mut settled = settings.clone();
+        if let Some(page_size) = self.page_size {
+            settled.page_size = page_size;
         }
-        self.run(&format!(
-            "PRAGMA page_size={}; PRAGMA auto_vacuum={}; PRAGMA encoding='{}'; \
-             PRAGMA user_version={}; PRAGMA application_id={};",
-            self.page_size.unwrap_or(settings.page_size),
-            settings.auto_vacuum,
-            settings.encoding,
-            settings.user_version,
-            settings.application_id,
-        ))?;
-        self.settings = Some(settings.clone());
+        if let Some(live) = &self.live {
+            settled.encoding.clone_from(&live.encoding);
+        }
+        settle(&self.maker.database, &settled)?;
+        self.settings = Some(settled);
         Ok(())
     }
 
@@ -117,89 +120,17 @@ impl Writer {
     fn table(&mut self, name: &str, document: &serde_json::Value) -> Result<()> {
         let document = Document::read(name, document)?;
         self.settle(&document.database)?;
-        let Some(statement) = &document.sql else {
+        if document.sql.is_none() {
             self.views.extend(document.views);
             return Ok(());
-        };
-        // An index over another table may want that table first.
-        if document.content != Fill::Rebuild && document.content != Fill::Nothing {
-            self.make("table", name, statement)?;
         }
-        for (setting, value) in &document.settings {
-            self.command(name, setting, Some(value))?;
+        self.maker.table(name, &document)?;
+        if let Some(live) = &self.live {
+            live.fit(name, &Form::of(&self.maker.database, name, &document)?)?;
         }
-        let columns = match document.content {
-            Fill::Records => tables::columns(&self.database, name)?,
-            _ => Vec::new(),
-        };
-        let insert = insert(name, &columns, &document.key);
-        self.tables.insert(name.to_owned(), Target { document, columns, insert });
+        let target = Target::new(&self.maker, name, document)?;
+        self.tables.insert(name.to_owned(), target);
         Ok(())
-    }
-
-    // Runs a statement that makes one object, and makes sure that it made that and is the
-    // whole statement.
-    fn make(&mut self, kind: &str, name: &str, statement: &str) -> Result<()> {
-        let hostile = || {
-            Error::new(
-                ErrorKind::Hostile,
-                "a schema holds a statement that does not make its object",
-            )
-            .on(format!("{kind} {name}"))
-        };
-        let begins: &[&str] = match kind {
-            "table" => &["CREATE TABLE ", "CREATE VIRTUAL TABLE "],
-            "index" => &["CREATE INDEX ", "CREATE UNIQUE INDEX "],
-            "view" => &["CREATE VIEW "],
-            _ => &["CREATE TRIGGER "],
-        };
-        if !begins.iter().any(|begin| statement.starts_with(begin)) {
-            return Err(hostile());
-        }
-        if statement.starts_with("CREATE VIRTUAL") {
-            let known = super::module::parse(statement)
-                .and_then(|(module, arguments)| super::module::fill(&module, &arguments));
-            known.ok_or_else(hostile)?;
-        }
-        let failed =
-            |e| sql("could not make an object of the database")(e).on(format!("{kind} {name}"));
-        let cancel = self.cancel.clone();
-        let made = connect::limited(&mut self.database, self.limit, &cancel, |database| {
-            let there = || {
-                let query =
-                    "SELECT 1 FROM sqlite_master WHERE type = ?1 AND name = ?2 AND sql = ?3";
-                database.prepare(query).and_then(|mut s| s.exists([kind, name, statement]))
-            };
-            let make = || {
-                // An earlier process may have made it.
-                if there()? {
-                    return Ok(true);
-                }
-                database.prepare(statement)?.raw_execute()?;
-                there()
-            };
-            make().map_err(|error| match error {
-                rusqlite::Error::MultipleStatement => hostile(),
-                other => failed(other),
-            })
-        })?;
-        if made { Ok(()) } else { Err(hostile()) }
-    }
-
-    // Full-text indexes take commands as rows.
-    fn command(&self, table: &str, command: &str, value: Option<&serde_json::Value>) -> Result<()> {
-        let name = quote(table);
-        let failed = |e| sql("could not restore a full-text index")(e).on(table);
-        let done = match value {
-            None => {
-                self.database.execute(&format!("INSERT INTO {name}({name}) VALUES (?1)"), [command])
-            }
-            Some(value) => self.database.execute(
-                &format!("INSERT INTO {name}({name}, rank) VALUES (?1, ?2)"),
-                (command, value::read(value.clone())?),
-            ),
-        };
-        done.map(|_| ()).map_err(failed)
     }
 
     /// Inserts records.
@@ -211,16 +142,27 @@ impl Writer {
             return Err(Error::new(ErrorKind::Corrupt, what).on(name));
         };
         // All of the batch or nothing, also if this fails half-way.
-        let transaction = self.database.unchecked_transaction().map_err(failed)?;
+        let transaction = self.maker.database.unchecked_transaction().map_err(failed)?;
         let mut statement = transaction.prepare(&target.insert).map_err(failed)?;
         for record in batch.iter() {
             cancel.check()?;
-            let bound = target.bind(record.value_json()).and_then(|mut bound| {
-                bound.extend(target.rowid(&record.key())?);
-                Ok(bound)
-            });
-            let bound = bound.map_err(|e| e.on(format!("{name}, record {}", record.key_json())))?;
-            statement.execute(rusqlite::params_from_iter(bound)).map_err(failed)?;
+            let subject = |e: Error| e.on(format!("{name}, record {}", record.key_json()));
+            let mut bound = target.bind(record.value_json()).map_err(subject)?;
+            match target.place(&record.key()).map_err(subject)? {
+                Place::Free => statement.execute(params_from_iter(bound)).map(drop),
+                Place::Rowid(rowid) => {
+                    bound.push(rowid);
+                    statement.execute(params_from_iter(bound)).map(drop)
+                }
+                Place::Room(rowid, at) => {
+                    bound.push(rowid.clone());
+                    transaction
+                        .execute(&at.make_room, [rowid])
+                        .and_then(|_| transaction.execute(&at.insert, params_from_iter(bound)))
+                        .map(drop)
+                }
+            }
+            .map_err(failed)?;
         }
         drop(statement);
         transaction.commit().map_err(failed)
@@ -228,69 +170,60 @@ impl Writer {
 
     /// Makes what stands on the filled tables. Whether the database wants to be in WAL mode.
     pub(crate) fn finish(mut self) -> Result<bool> {
-        let defaults =
-            Database { encoding: "UTF-8".into(), page_size: 4096, ..Database::default() };
-        self.settle(&defaults)?;
-        self.run("BEGIN")?;
-        let documents: Vec<_> =
-            self.tables.iter().map(|(name, t)| (name.clone(), t.document.clone())).collect();
-        for (_, document) in &documents {
-            for index in &document.indexes {
-                self.make("index", &index.name, &index.sql)?;
-            }
-        }
-        for view in std::mem::take(&mut self.views) {
-            self.make("view", &view.name, &view.sql)?;
-            for trigger in &view.triggers {
-                self.make("trigger", &trigger.name, &trigger.sql)?;
-            }
-        }
-        for (name, document) in &documents {
-            let Some(statement) = &document.sql else { continue };
-            match document.content {
-                Fill::Rebuild => {
-                    self.make("table", name, statement)?;
-                    for (setting, value) in &document.settings {
-                        self.command(name, setting, Some(value))?;
-                    }
-                    self.command(name, "rebuild", None)?;
-                }
-                Fill::Nothing => self.make("table", name, statement)?,
-                Fill::Records | Fill::Lost => {}
-            }
-        }
-        // Last, so that nothing above fired one.
-        for (name, document) in &documents {
-            for trigger in &document.triggers {
-                self.make("trigger", &trigger.name, &trigger.sql)?;
-            }
-            self.counter(name, document.autoincrement)?;
-        }
-        self.run("COMMIT")?;
-        let wal = self.settings.is_some_and(|settings| settings.journal_mode == "wal");
-        self.database.close().map_err(|(_, e)| sql("could not close the staged database")(e))?;
+        self.settle(&Database::fresh())?;
+        self.maker.run("BEGIN")?;
+        let made: Vec<_> =
+            self.tables.iter().map(|(name, target)| (name.as_str(), &target.document)).collect();
+        self.maker.complete(&made, &self.views)?;
+        self.maker.run("COMMIT")?;
+        let wal = self.settings.as_ref().is_some_and(|settings| settings.journal_mode == "wal");
+        self.close()?;
         Ok(wal)
     }
 
-    // Inserting has counted on its own, which need not be where the counter stood.
-    fn counter(&self, table: &str, counter: Option<i64>) -> Result<()> {
-        if !crate::catalog::has_sequence(&self.database)? {
-            return Ok(());
-        }
-        let failed = |e| sql("could not restore an AUTOINCREMENT counter")(e).on(table);
-        self.database
-            .execute("DELETE FROM sqlite_sequence WHERE name = ?1", [table])
-            .map_err(failed)?;
-        if let Some(counter) = counter {
-            self.database
-                .execute("INSERT INTO sqlite_sequence(name, seq) VALUES (?1, ?2)", (table, counter))
-                .map_err(failed)?;
-        }
-        Ok(())
+    /// Leaves the tables as they are, for a merge.
+    pub(crate) fn finish_rows(mut self) -> Result<()> {
+        self.settle(&Database::fresh())?;
+        self.close()
+    }
+
+    fn close(self) -> Result<()> {
+        let closed = self.maker.database.close();
+        closed.map_err(|(_, e)| sql("could not close the staged database")(e))
     }
 }
 
+// Where a row goes.
+enum Place<'a> {
+    Free,
+    Rowid(Bound),
+    // At a row id that another row may have got.
+    Room(Bound, &'a AtRowid),
+}
+
 impl Target {
+    fn new(maker: &Maker, name: &str, document: Document) -> Result<Self> {
+        if document.content != Fill::Records {
+            return Ok(Self {
+                document,
+                columns: Vec::new(),
+                insert: String::new(),
+                at_rowid: None,
+            });
+        }
+        let Table { columns, hidden_rowid, document, .. } =
+            Table::made(&maker.database, name, &document)?;
+        let rowid = match &document.key {
+            KeyForm::Rowid(rowid) => Some(rowid.as_str()),
+            _ => None,
+        };
+        let at_rowid = hidden_rowid.map(|rowid| AtRowid {
+            insert: insert(name, &columns, Some(rowid)),
+            make_room: make_room(name, rowid),
+        });
+        Ok(Self { insert: insert(name, &columns, rowid), columns, document, at_rowid })
+    }
+
     fn bind(&self, value: &str) -> Result<Vec<Bound>> {
         let wrong = |what: &str| Error::new(ErrorKind::Incompatible, what);
         let mut members: serde_json::Map<String, serde_json::Value> =
@@ -309,21 +242,36 @@ impl Target {
         }
     }
 
-    fn rowid(&self, key: &backup_core::record::Key) -> Result<Option<Bound>> {
-        if !matches!(self.document.key, KeyForm::Rowid(_)) {
-            return Ok(None);
+    fn place(&self, key: &Key) -> Result<Place<'_>> {
+        let json = || -> Result<serde_json::Value> {
+            serde_json::from_str(key.as_json())
+                .map_err(|e| Error::new(ErrorKind::Corrupt, "a key cannot be read").because(e))
+        };
+        match (&self.document.key, &self.at_rowid) {
+            (KeyForm::Rowid(_), _) => value::read(json()?).map(Place::Rowid),
+            // The key of no other row is an object.
+            (KeyForm::Columns(_), Some(at)) if key.as_json().starts_with('{') => {
+                let rowid = value::rowid_of(&json()?);
+                Ok(rowid.map_or(Place::Free, |rowid| Place::Room(rowid, at)))
+            }
+            _ => Ok(Place::Free),
         }
-        let json = serde_json::from_str(key.as_json())
-            .map_err(|e| Error::new(ErrorKind::Corrupt, "a key cannot be read").because(e))?;
-        value::read(json).map(Some)
     }
 }
 
-fn insert(table: &str, columns: &[String], key: &KeyForm) -> String {
+/// The statement that inserts a row; the last parameter is the row id, if it has a name.
+pub(crate) fn insert(table: &str, columns: &[String], rowid: Option<&str>) -> String {
     let mut names: Vec<String> = columns.iter().map(|name| quote(name)).collect();
-    if let KeyForm::Rowid(rowid) = key {
-        names.push(quote(rowid));
-    }
+    names.extend(rowid.map(quote));
     let values = vec!["?"; names.len()].join(", ");
     format!("INSERT INTO {} ({}) VALUES ({values})", quote(table), names.join(", "))
+}
+
+/// The statement that gives the row at a row id another one: row ids that nothing refers to are
+/// not kept, but for a row whose key holds NULL they are the key.
+pub(crate) fn make_room(table: &str, rowid: &str) -> String {
+    let table = quote(table);
+    format!(
+        "UPDATE {table} SET {rowid} = (SELECT max({rowid}) + 1 FROM {table}) WHERE {rowid} = ?1"
+    )
 }

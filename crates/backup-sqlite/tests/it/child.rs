@@ -36,6 +36,16 @@ pub(crate) fn commit(database: &Path, token: &StageToken) -> Child {
     command(&format!("commit\n{}\n{token}", database.display())).spawn().unwrap()
 }
 
+/// Merges the records of one database into another, in another process; says what it took.
+#[cfg(target_os = "linux")]
+pub(crate) fn merge(database: &Path, archive: &Path) -> String {
+    let task = format!("merge\n{}\n{}", database.display(), archive.display());
+    let output = command(&task).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(said.contains(DONE), "{said}");
+    said
+}
+
 /// The other process; without a task there is nothing to do.
 #[test]
 fn child() {
@@ -58,6 +68,8 @@ fn child() {
             })
             .unwrap();
         }
+        #[cfg(target_os = "linux")]
+        ["merge", database, archive] => crate::memory::stream(database, archive),
         _ => panic!("unknown task"),
     }
     writeln!(std::io::stdout(), "{DONE}").unwrap();

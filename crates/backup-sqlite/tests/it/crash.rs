@@ -1,34 +1,72 @@
 //! The process dies in the middle of the switch. FAULTS 64 to 66, for one store.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
-use backup_core::{Reattached, Sink};
+use backup_core::{Reattached, Sink, WriteMode};
 use futures::executor::block_on;
 
 use crate::{
     child,
     fixture::Place,
-    kit::{dump, names, stage, take},
+    kit::{Taken, dump, names, stage_to, take},
 };
+
+fn fill(rows: u32) -> String {
+    format!(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
+         INSERT INTO t SELECT randomblob(900) FROM n;"
+    )
+}
 
 #[test]
 fn a_killed_switch_leaves_old_or_new() {
-    let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
-                INSERT INTO t SELECT randomblob(900) FROM n;";
+    let fill = fill(3000);
     let taken = take(&Place::with(&format!("CREATE TABLE t(a); {fill}")).store()).unwrap();
+    killed(WriteMode::Replace, &fill, &taken, |_| (0..60).step_by(4).map(Duration::from_millis));
+}
+
+#[test]
+fn a_killed_merge_leaves_old_or_new() {
+    let fill = fill(1000);
+    let place = Place::with(&format!("CREATE TABLE t(a); {fill} DELETE FROM t WHERE rowid % 2;"));
+    let taken = take(&place.store().logical()).unwrap();
+    // A process takes its time to begin; the last moments are after its end.
+    let moments = |whole: Duration| (2..10).map(move |moment| whole * moment / 8);
+    killed(WriteMode::Merge, &fill, &taken, moments);
+}
+
+// Kills a commit at moments that are chosen by how long it takes.
+fn killed<I>(write: WriteMode, fill: &str, taken: &Taken, moments: impl Fn(Duration) -> I)
+where
+    I: Iterator<Item = Duration>,
+{
     let (mut old_seen, mut new_seen) = (0, 0);
     for (mode, exists) in [("DELETE", true), ("WAL", true), ("", false)] {
-        for delay in (0..60).step_by(4) {
+        let place = || {
             let place = Place::new();
             if exists {
                 place.run(&format!("PRAGMA journal_mode = {mode}; CREATE TABLE t(a); {fill}"));
             }
+            place
+        };
+        let whole = {
+            let place = place();
+            let (token, _) = stage_to(&place.store(), taken, write).unwrap();
+            let begun = Instant::now();
+            assert!(child::commit(&place.path, &token).wait().unwrap().success());
+            begun.elapsed()
+        };
+        for moment in moments(whole) {
+            let place = place();
             let old = exists.then(|| dump(&place.path));
             let store = place.store();
-            let (token, session) = stage(&store, &taken).unwrap();
+            let (token, session) = stage_to(&store, taken, write).unwrap();
             drop(session);
             let mut process = child::commit(&place.path, &token);
-            thread::sleep(Duration::from_millis(delay));
+            thread::sleep(moment);
             process.kill().unwrap();
             process.wait().unwrap();
             // What a host finds that knows nothing of a restore.
@@ -50,7 +88,7 @@ fn a_killed_switch_leaves_old_or_new() {
                     block_on(session.undo()).unwrap();
                     block_on(session.finish()).unwrap();
                 }
-                other => panic!("{mode} after {delay} ms: {other:?}"),
+                other => panic!("{mode} after {moment:?}: {other:?}"),
             }
             match old {
                 Some(old) => assert_eq!(dump(&place.path), old),

@@ -100,7 +100,7 @@ fn foreign_keys_that_point_nowhere_are_refused_unless_accepted() {
 #[test]
 fn checks_of_a_database_from_outside_end_in_time() {
     let source = Place::with(
-        "CREATE TABLE t(a CHECK (length(replace(hex(zeroblob(20000)), '0', a)) > 0));
+        "CREATE TABLE t(a); CREATE INDEX i ON t(length(replace(hex(zeroblob(20000)), '0', a)));
          WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
          INSERT INTO t SELECT 'x' FROM n;",
     );

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use backup_core::{
     Blob, BlobContent, Cancel, Content, Notice, Part, PinRequest, Pinned, Result, Schema, Sink,
-    SinkSession, Source, StagePlan, StageToken, Summary, byte_stream,
+    SinkSession, Source, StagePlan, StageToken, Summary, WriteMode, byte_stream,
     record::{MaskedHasher, RecordBatch, Tally},
 };
 use backup_sqlite::{
@@ -159,7 +159,12 @@ pub(crate) fn take_with(
 }
 
 pub(crate) fn token(store: &SqliteStore, taken: &Taken) -> Result<StageToken> {
+    token_to(store, taken, WriteMode::Replace)
+}
+
+fn token_to(store: &SqliteStore, taken: &Taken, mode: WriteMode) -> Result<StageToken> {
     let mut plan = StagePlan::new("r1", "state", "sqlite");
+    plan.mode = mode;
     plan.content = taken.content.clone();
     Ok(block_on(store.prepare(&plan))?.token)
 }
@@ -169,7 +174,15 @@ pub(crate) fn stage(
     store: &SqliteStore,
     taken: &Taken,
 ) -> Result<(StageToken, Box<dyn SinkSession>)> {
-    let token = token(store, taken)?;
+    stage_to(store, taken, WriteMode::Replace)
+}
+
+pub(crate) fn stage_to(
+    store: &SqliteStore,
+    taken: &Taken,
+    mode: WriteMode,
+) -> Result<(StageToken, Box<dyn SinkSession>)> {
+    let token = token_to(store, taken, mode)?;
     block_on(async {
         let session = store.begin(&token, &Cancel::new()).await?;
         for piece in &taken.parts {
@@ -182,7 +195,16 @@ pub(crate) fn stage(
 
 /// A whole restore.
 pub(crate) fn restore(store: &SqliteStore, taken: &Taken) -> Result<()> {
-    let (_, session) = stage(store, taken)?;
+    restore_to(store, taken, WriteMode::Replace)
+}
+
+/// A whole merge.
+pub(crate) fn merge(store: &SqliteStore, taken: &Taken) -> Result<()> {
+    restore_to(store, taken, WriteMode::Merge)
+}
+
+fn restore_to(store: &SqliteStore, taken: &Taken, mode: WriteMode) -> Result<()> {
+    let (_, session) = stage_to(store, taken, mode)?;
     block_on(async {
         session.commit().await?;
         assert_eq!(session.verify(&taken.content).await?, taken.content);

@@ -201,3 +201,29 @@ fn text_that_cannot_be_carried_is_reported_not_mangled() {
     let other = Place::new();
     restore(&other.store().logical(), &taken).unwrap();
 }
+
+#[test]
+fn a_row_whose_key_is_null_keeps_its_row_id_which_is_its_key() {
+    let place = Place::with(
+        "CREATE TABLE t(k TEXT PRIMARY KEY, v);
+         INSERT INTO t(rowid, k, v) VALUES (-3, 'a', 1), (1, NULL, 2), (4, 'b', 3), (7, NULL, 4);",
+    );
+    let taken = take(&place.store().logical()).unwrap();
+    let other = Place::new();
+    restore(&other.store().logical(), &taken).unwrap();
+    let query = "SELECT rowid, v FROM t WHERE k IS NULL";
+    assert_eq!(rows(&other.run(""), query), rows(&place.run(""), query));
+}
+
+#[test]
+fn rows_that_break_a_check_which_came_later_come_back() {
+    let place = Place::with(
+        "PRAGMA ignore_check_constraints = ON; CREATE TABLE t(a CHECK (a > 0));
+         INSERT INTO t VALUES (-1);",
+    );
+    for store in [place.store().logical(), place.store()] {
+        let other = Place::new();
+        restore(&other.store(), &take(&store).unwrap()).unwrap();
+        assert_eq!(rows(&other.run(""), "SELECT a FROM t"), ["Integer(-1)"]);
+    }
+}

@@ -9,5 +9,8 @@ mod fixture;
 mod kit;
 mod locks;
 mod logical;
+#[cfg(target_os = "linux")]
+mod memory;
+mod merge;
 mod native;
 mod writers;

@@ -159,6 +159,7 @@ fn what_the_native_form_cannot_do_is_refused_first() {
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     let mut plan = StagePlan::new("r", "state", "sqlite");
     plan.mode = WriteMode::Merge;
+    plan.content = take(&place.store()).unwrap().content;
     let error = block_on(place.store().prepare(&plan)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
 }
