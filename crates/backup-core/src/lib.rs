@@ -9,6 +9,7 @@ mod catalog;
 mod clock;
 mod compat;
 mod conflict;
+mod duplicates;
 mod error;
 mod event;
 mod hooks;
@@ -36,6 +37,10 @@ pub use clock::{ArchiveId, Clock, FixedClock, SystemClock, Timestamp};
 pub use compat::{Compatibility, VersionPolicy, VersionVerdict, Versions};
 pub use conflict::{
     Conflict, ConflictCounts, Copied, Resolution, Resolved, Resolver, SkipReason, Skipped,
+};
+pub use duplicates::{
+    Duplicate, DuplicateGroup, DuplicateKind, DuplicateOptions, DuplicateReport, Finder,
+    SemanticOptions,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use event::{Event, Observer};

@@ -12,12 +12,12 @@ mod tests;
 use serde::Serialize;
 use serde_json::json;
 
-pub(crate) use self::registry::Route;
 pub use self::{
     change::{Change, Transform},
     path::MigrationPath,
     registry::Migrations,
 };
+pub(crate) use self::{pointer::Pointer, registry::Route};
 use crate::{
     error::Result,
     record::{Sha256Digest, canonical},

@@ -12,14 +12,14 @@ use crate::{
 /// It leads through objects only: lists have no fields, and what stands for a value that JSON
 /// lacks is one value.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pointer {
+pub(crate) struct Pointer {
     text: String,
     names: Vec<String>,
 }
 
 impl Pointer {
     /// Reads a pointer; [`check`](Self::check) says whether it is one.
-    pub(super) fn new(text: &str) -> Self {
+    pub(crate) fn new(text: &str) -> Self {
         let unescape = |name: &str| {
             let bare = name.replace("~0", "").replace("~1", "");
             (!bare.contains('~')).then(|| name.replace("~1", "/").replace("~0", "~"))
@@ -28,7 +28,7 @@ impl Pointer {
         Self { text: text.to_owned(), names: names.unwrap_or_default() }
     }
 
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if !self.names.is_empty() {
             return Ok(());
         }
@@ -37,26 +37,26 @@ impl Pointer {
             .advise("write it like /meta/title, with ~1 for / and ~0 for ~"))
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.text
     }
 
     /// What of `place`, another pointer, lies below this one: empty where they are the same.
-    pub(super) fn below<'p>(&self, place: &'p str) -> Option<&'p str> {
+    pub(crate) fn below<'p>(&self, place: &'p str) -> Option<&'p str> {
         place.strip_prefix(&self.text).filter(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
-    pub(super) fn get<'v>(&self, value: &'v Value) -> Option<&'v Value> {
+    pub(crate) fn get<'v>(&self, value: &'v Value) -> Option<&'v Value> {
         self.names.iter().try_fold(value, |value, name| members(value)?.get(name))
     }
 
     /// Takes the field out, and the objects on the way to it that this leaves empty.
-    pub(super) fn take(&self, value: &mut Value) -> Option<Value> {
+    pub(crate) fn take(&self, value: &mut Value) -> Option<Value> {
         take(value, &self.names)
     }
 
     /// Puts the field in, with the objects on the way to it.
-    pub(super) fn put(&self, value: &mut Value, field: Value) -> Result<()> {
+    pub(crate) fn put(&self, value: &mut Value, field: Value) -> Result<()> {
         let Some((last, way)) = self.names.split_last() else { return self.check() };
         let mut place = value;
         for name in way {
