@@ -412,14 +412,10 @@ impl VersionVerdict {
         }
     }
 
-    /// The verdict on an archive of another application, which was allowed.
-    pub(crate) fn of_another(name: &str, archive: &str, running: &str) -> Self {
+    /// A verdict on versions of two applications, so far without objection.
+    pub(crate) fn incomparable(archive: &str, running: &str) -> Self {
         let mut verdict = Self::new(&Versions::new(archive), &Versions::new(running));
         verdict.compatibility = Compatibility::Unknown;
-        let name = name.escape_debug();
-        verdict.warnings.push(format!(
-            "the archive is of another application, {name}: versions are not compared"
-        ));
         verdict
     }
 

@@ -228,7 +228,7 @@ impl Stores {
     /// a restore will say, without the stores.
     #[must_use]
     pub fn verdict(&self, manifest: &Manifest) -> VersionVerdict {
-        versions::verdict(self, manifest, false, |_| true)
+        versions::verdict(self, manifest, &RestoreOptions::new())
     }
 
     /// Brings a restore that was interrupted to its end: forward where every store had

@@ -427,7 +427,7 @@ fn what_does_not_fit_is_refused_before_anything_is_touched() {
         .unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(
         plan.warnings(),
-        ["the archive is of another application, docs: versions are not compared"]
+        ["the archive is of another application, \"docs\": versions are not compared"]
     );
 
     // From memory: the journal has no place of its own.

@@ -23,27 +23,19 @@ pub(super) fn judge(
     manifest: &Manifest,
     options: &RestoreOptions,
 ) -> Result<VersionVerdict> {
-    let (theirs, ours) = (&manifest.application, &stores.application);
-    if theirs.name != ours.name && !options.other_application {
-        let what = format!("the archive is of {:?}, this is {:?}", theirs.name, ours.name);
-        return Err(Error::new(ErrorKind::Incompatible, what)
-            .advise("choose another archive, or allow another application's"));
-    }
-    let taken = |name: &str| options.stores.as_ref().is_none_or(|n| n.iter().any(|n| n == name));
-    let verdict = verdict(stores, manifest, options.downgrade, taken);
+    let verdict = verdict(stores, manifest, options);
     if verdict.allowed {
         return Ok(verdict);
     }
-    let what = format!("the versions do not fit: {verdict}");
+    let what = format!("the archive does not fit: {verdict}");
     Err(Error::new(ErrorKind::Incompatible, what).advise(verdict.next_step))
 }
 
-/// The verdict on an archive, of which these stores are taken.
+/// The verdict on what these options take of an archive.
 pub(super) fn verdict(
     stores: &Stores,
     manifest: &Manifest,
-    downgrade: bool,
-    taken: impl Fn(&str) -> bool,
+    options: &RestoreOptions,
 ) -> VersionVerdict {
     let (theirs, ours) = (&manifest.application, &stores.application);
     let mut verdict = if theirs.name == ours.name {
@@ -51,12 +43,24 @@ pub(super) fn verdict(
             Versions::new(&theirs.version).data_schema(manifest.data_schema_version.as_deref());
         let running =
             Versions::new(&ours.version).data_schema(stores.facts.data_schema_version.as_deref());
-        stores.versions.clone().asked(downgrade).judge(archive, running, &stores.migrations)
+        let policy = stores.versions.clone().asked(options.downgrade);
+        policy.judge(archive, running, &stores.migrations)
     } else {
-        VersionVerdict::of_another(&theirs.name, &theirs.version, &ours.version)
+        let mut verdict = VersionVerdict::incomparable(&theirs.version, &ours.version);
+        let what = format!("the archive is of another application, {:?}", theirs.name);
+        if options.other_application {
+            verdict.warnings.push(format!("{what}: versions are not compared"));
+        } else {
+            verdict.refuse(what, "choose another archive, or allow another application's");
+        }
+        verdict
     };
     verdict.warnings.extend(stores.versions.age(manifest.created, stores.clock.now()));
     if let Some(path) = verdict.migration.clone() {
+        let taken = |name: &String| {
+            options.wishes.selection.takes_store(name)
+                && options.stores.as_ref().is_none_or(|names| names.contains(name))
+        };
         let stores = manifest.stores.iter().filter(|(name, store)| !store.missing && taken(name));
         for (name, store) in stores {
             if let Err(refusal) = migratable(name, store, &path) {

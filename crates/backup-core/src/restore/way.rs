@@ -73,14 +73,21 @@ impl Way {
         let migration = migration.filter(|path| path.touches(store)).cloned();
         let mut collections = BTreeMap::new();
         for (name, known) in &manifest.collections {
-            let mut mapping = fields(name).unwrap_or_else(|| known.info.fields.clone());
-            let filter = wishes.selection.filter(store, name, &mapping)?;
-            let mut now = Some(name.clone());
-            if let Some(path) = &migration {
-                mapping = path.fields(store, name, mapping);
-                now = path.collection(store, name);
-            }
-            if filter.takes_nothing() || now.is_none() {
+            let archived = &known.info.fields;
+            // What the host says is true of its own version, as which migrations leave a record.
+            let (before, mapping) = match &migration {
+                Some(path) => {
+                    let Some(now) = path.collection(store, name) else { continue };
+                    let moved = || path.fields(store, name, archived.clone());
+                    (archived.clone(), fields(&now).unwrap_or_else(moved))
+                }
+                None => {
+                    let own = fields(name).unwrap_or_else(|| archived.clone());
+                    (own.clone(), own)
+                }
+            };
+            let filter = wishes.selection.filter(store, name, &before)?;
+            if filter.takes_nothing() {
                 continue;
             }
             let rewriter = wishes.rewrite.rewriter(store, name, &mapping)?;

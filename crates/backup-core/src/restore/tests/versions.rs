@@ -1,7 +1,10 @@
 //! Versions are compared when a restore is planned.
 
 use super::*;
-use crate::{Change, Compatibility, FixedClock, Migration, Migrations, Timestamp, VersionPolicy};
+use crate::{
+    Change, Compatibility, FixedClock, Migration, Migrations, Rewrite, Selection, Timestamp,
+    VersionPolicy, manifest::FieldMapping,
+};
 
 // Of the first store, which has a collection of records, or of the last, which has a native file.
 fn plan(
@@ -21,7 +24,7 @@ fn a_version_that_does_not_fit_is_refused_with_what_to_do() {
     let world = world();
     let error = plan(&world, "0.9.0", 0, |stores| stores, true).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible);
-    let expected = "the versions do not fit: incompatible, refused: the archive was written by \
+    let expected = "the archive does not fit: incompatible, refused: the archive was written by \
                     1.0.0, this is 0.9.0; it is another major version, and no migration leads \
                     there";
     assert_eq!(error.to_string(), expected);
@@ -87,6 +90,17 @@ fn migrations_are_held_against_what_the_archive_has() {
         native.next_step,
         "restore with version 1.0.0, or use a backup of the store's records"
     );
+    let stores = Stores::new("docs", "2.0.0").migrations(
+        Migrations::new([
+            Migration::new("1.0.0", "2.0.0").change(Change::remove("vectors", "points", "/n"))
+        ])
+        .unwrap(),
+    );
+    let judged =
+        |options| super::super::versions::verdict(&stores, archive.manifest(), &options).allowed;
+    assert!(!judged(RestoreOptions::new()));
+    assert!(judged(RestoreOptions::new().stores(["state"])));
+    assert!(judged(RestoreOptions::new().select(Selection::new().store("state"))));
     let clash = verdict(Change::rename_collection("state", "notes", "empty"));
     assert!(!clash.allowed && clash.to_string().contains("\"empty\""), "{clash}");
 }
@@ -115,4 +129,43 @@ fn native_parts_need_an_engine_that_is_not_older() {
     assert_eq!(planned("1.14.0", true), Ok(vec![format!("vectors is {what} 1.14.0")]));
     assert_eq!(planned("2.0.0", true), refused("2.0.0"));
     assert_eq!(planned("odd", false), Ok(vec![format!("vectors is {what} odd")]));
+}
+
+#[test]
+fn fields_are_where_each_version_has_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.tar.gz");
+    let store = MemoryStore::new();
+    for n in 0..10 {
+        let project = if n < 4 { "a" } else { "b" };
+        store.insert("notes", n, json!({"project": project})).unwrap();
+    }
+    let project = |at: &str| FieldMapping { project: Some(at.into()), ..FieldMapping::default() };
+    let old = Stores::new("docs", "1.0.0").with("state", store.clone());
+    let old = old.fields("state", "notes", project("/project"));
+    block_on(old.backup_to_file(&path, &BackupOptions::new())).unwrap();
+
+    store.clear();
+    let step = Migration::new("1.0.0", "2.0.0")
+        .change(Change::rename("state", "notes", "/project", "/meta/of"))
+        .change(Change::rename_collection("state", "notes", "documents"));
+    let options = RestoreOptions::new()
+        .select(Selection::new().project("a"))
+        .rewrite(Rewrite::new().rename_project("a", "c"));
+    // Known from the archive, or said by the host.
+    let told = [FieldMapping::default(), project("/meta/of")];
+    for mapping in told {
+        let mut new = Stores::new("docs", "2.0.0")
+            .with("state", store.clone())
+            .migrations(Migrations::new([step.clone()]).unwrap());
+        if !mapping.is_empty() {
+            new = new.fields("state", "documents", mapping);
+        }
+        let archive = Archive::open(&path).unwrap();
+        block_on(async { new.plan_restore_with(&archive, &options).await?.execute().await })
+            .unwrap();
+        assert_eq!(store.get("documents", 3), Some(json!({"meta": {"of": "c"}})));
+        assert_eq!((store.get("documents", 4), store.get("notes", 3)), (None, None));
+        store.clear();
+    }
 }
