@@ -57,6 +57,9 @@ pub(crate) enum Command {
     Restore(Restore),
     /// Finish or take back a restore that was interrupted
     Resume,
+    /// What leads from the data of one version of the application to that of another
+    #[command(subcommand)]
+    Migrations(Migrations),
     /// Copy parts of an archive into a folder
     Extract(Extract),
     /// Copy whatever is whole in a damaged archive into a folder
@@ -142,6 +145,10 @@ pub(crate) struct Restore {
     #[arg(short = 'n', long)]
     pub(crate) dry_run: bool,
 
+    /// Take a newer patch of the application, and go back through migrations
+    #[arg(long)]
+    pub(crate) allow_downgrade: bool,
+
     #[command(flatten)]
     pub(crate) changes: Changes,
 
@@ -180,6 +187,12 @@ pub(crate) struct Changes {
     /// Do not back up first what is live
     #[arg(long)]
     pub(crate) no_safety_backup: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Migrations {
+    /// List the migrations of the configuration
+    List,
 }
 
 #[derive(Debug, Args)]

@@ -2,21 +2,32 @@
 
 use std::fmt::Write as _;
 
-use backup_kit::manifest::{
-    CollectionManifest, Consistency, Manifest, StoreConsistency, StoreManifest, StoreNotice,
+use backup_kit::{
+    MigrationInfo, MigrationPath, VersionVerdict,
+    manifest::{
+        CollectionManifest, Consistency, Manifest, StoreConsistency, StoreManifest, StoreNotice,
+    },
 };
 
 use crate::text::{Side, Style, Table, count, duration, plain, size, things, time};
 
+/// Where an archive is, and how large.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) bytes: u64,
+}
+
 /// Everything that `info` shows.
 pub(crate) fn manifest(
     manifest: &Manifest,
-    path: &str,
-    bytes: u64,
+    place: Place<'_>,
+    versions: Option<&VersionVerdict>,
     verbose: bool,
     style: Style,
 ) -> String {
-    let mut out = head(manifest, path, bytes, style);
+    let mut out = head(manifest, place, style);
+    section(&mut out, "Versions", versions.map(verdict), style);
     section(&mut out, "Stores", stores(manifest, verbose), style);
     section(&mut out, "Collections", collections(manifest, verbose), style);
     section(&mut out, "Native snapshots", blobs(manifest, verbose), style);
@@ -35,7 +46,46 @@ fn section(out: &mut String, title: &str, table: Option<Table>, style: Style) {
     }
 }
 
-fn head(manifest: &Manifest, path: &str, bytes: u64, style: Style) -> String {
+/// Whether a restore would take it, why, and what to do next.
+fn verdict(verdict: &VersionVerdict) -> Table {
+    let mut table = Table::bare(&[Side::Left, Side::Left]);
+    let mut row = |name: &str, text: String| table.row([name.to_owned(), text]);
+    row("verdict", verdict.to_string());
+    let steps = verdict.migration.iter().flat_map(MigrationPath::steps);
+    steps.for_each(|step| row("migration", line(&step)));
+    verdict.warnings.iter().for_each(|warning| row("warning", warning.clone()));
+    if !verdict.allowed {
+        row("next", verdict.next_step.clone());
+    }
+    table
+}
+
+fn line(step: &MigrationInfo) -> String {
+    format!("{} to {}: {}", step.from, step.to, step.description)
+}
+
+/// Migrations, each with what it does.
+pub(crate) fn migrations(migrations: &[MigrationInfo], style: Style) -> String {
+    if migrations.is_empty() {
+        return "no migrations\n".into();
+    }
+    let mut out = String::new();
+    for migration in migrations {
+        let back = if migration.reversible { "" } else { ", no way back" };
+        let _ = writeln!(out, "{}{back}", style.bold(&plain(&line(migration))));
+        for change in &migration.changes {
+            let _ = writeln!(out, "  {}", plain(change));
+        }
+        for warning in &migration.warnings {
+            let _ = writeln!(out, "  {}: {}", style.warn("warning"), plain(warning));
+        }
+        let _ = writeln!(out, "  {}", style.dim(&format!("sha256 {}", migration.checksum)));
+    }
+    out
+}
+
+fn head(manifest: &Manifest, place: Place<'_>, style: Style) -> String {
+    let Place { path, bytes } = place;
     let app = &manifest.application;
     let mut out = style.bold(&plain(&format!("{} {}", app.name, app.version)));
     if manifest.partial {
@@ -271,7 +321,8 @@ mod tests {
     }
 
     fn lines(verbose: bool, style: Style) -> String {
-        manifest(&example(), "backups/a.tar.gz", 1_900_800, verbose, style)
+        let place = Place { path: "backups/a.tar.gz", bytes: 1_900_800 };
+        manifest(&example(), place, None, verbose, style)
     }
 
     #[test]

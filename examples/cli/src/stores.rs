@@ -9,7 +9,7 @@ pub(crate) fn make<'s>(
     config: &Config,
     chosen: impl IntoIterator<Item = &'s Store>,
 ) -> Result<Stores> {
-    let mut stores = Stores::new(&config.app.name, &config.app.version);
+    let mut stores = application(config);
     for store in chosen {
         stores = match &store.kind {
             Kind::Sqlite { path, form } => {
@@ -30,6 +30,17 @@ pub(crate) fn make<'s>(
         };
     }
     Ok(stores)
+}
+
+/// The application without its stores: who compares versions needs no more.
+pub(crate) fn application(config: &Config) -> Stores {
+    let stores = Stores::new(&config.app.name, &config.app.version)
+        .versions(config.versions.clone())
+        .migrations(config.migrations.clone());
+    match &config.app.data_schema {
+        Some(version) => stores.data_schema_version(version),
+        None => stores,
+    }
 }
 
 fn add(

@@ -5,6 +5,7 @@ mod create;
 mod extract;
 mod info;
 mod list;
+mod migrations;
 mod restore;
 mod salvage;
 mod validate;
@@ -14,7 +15,7 @@ use std::path::Path;
 use backup_kit::{Cancel, Catalog, Error, ErrorKind, Result, archive::Archive};
 
 use crate::{
-    args::{Command, Global},
+    args::{self, Command, Global},
     config::Config,
     screen::Screen,
 };
@@ -35,6 +36,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Result<u8> {
         Command::Validate(args) => validate::run(context, args),
         Command::Restore(args) => restore::restore(context, args),
         Command::Resume => restore::resume(context),
+        Command::Migrations(args::Migrations::List) => migrations::list(context),
         Command::Extract(args) => extract::run(context, args),
         Command::Salvage(args) => salvage::run(context, args),
     }

@@ -26,6 +26,7 @@ pub(super) fn restore(context: &Context<'_>, args: &args::Restore) -> Result<u8>
     let options = RestoreOptions::new()
         .journal_dir(journal_dir(&config)?)
         .avoid(config.catalog.clone())
+        .allow_downgrade(args.allow_downgrade)
         .cancel(&context.cancel);
     let options = changed(options, &args.changes)?;
     let plan = block_on(stores.plan_restore_with(&archive, &options))?;

@@ -6,4 +6,5 @@ mod faults;
 mod json;
 mod places;
 mod signals;
+mod versions;
 mod world;

@@ -1,0 +1,176 @@
+//! `backup.toml`: whose data, which catalog, which stores.
+//!
+//! Read from the document's own tree and not through derived types, so that every fault has its
+//! line, and an unknown key a suggestion. Messages never quote a value of an unknown key or a
+//! line of the file: it might hold a secret.
+
+#[cfg(test)]
+mod tests;
+mod tree;
+mod versions;
+
+use std::path::{Path, PathBuf};
+
+use backup_kit::{Error, ErrorKind, Migrations, Result, VersionPolicy};
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use self::tree::{Fault, Section, fault, position};
+
+/// The configuration; paths are resolved against the folder of the file.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    /// The folder of the file.
+    pub(crate) folder: PathBuf,
+    pub(crate) app: App,
+    pub(crate) catalog: Option<PathBuf>,
+    pub(crate) stores: Vec<Store>,
+    pub(crate) versions: VersionPolicy,
+    pub(crate) migrations: Migrations,
+}
+
+/// Whose data it is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct App {
+    pub(crate) name: String,
+    pub(crate) version: String,
+    pub(crate) data_schema: Option<String>,
+}
+
+/// One `[[store]]`.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Store {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    /// Unreachable is a warning and a partial archive.
+    pub(crate) optional: bool,
+    /// Taken without being named by `--include`.
+    pub(crate) default: bool,
+}
+
+/// What a store is, and where.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Kind {
+    Sqlite { path: PathBuf, form: Form },
+    Files { path: PathBuf, exclude: Vec<String> },
+}
+
+/// What a backup holds of a database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Native,
+    Logical,
+}
+
+const FORMS: &[&str] = &["native", "logical"];
+const KINDS: &[&str] = &["files", "sqlite"];
+
+impl Config {
+    /// Reads the file.
+    pub(crate) fn load(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            let missing = e.kind() == std::io::ErrorKind::NotFound;
+            let error = Error::io("the configuration cannot be read", e).on(path.display());
+            if missing {
+                error.advise("name it with -c, or write one: see backup-kit --help")
+            } else {
+                error
+            }
+        })?;
+        // A file in the current folder has the empty path as its parent: that joins well.
+        let folder = path.parent().unwrap_or(Path::new(""));
+        Self::parse(&text, folder).map_err(|fault| {
+            let (line, column) = position(&text, fault.at);
+            let error = Error::new(ErrorKind::InvalidInput, fault.what)
+                .on(format!("{}:{line}:{column}", path.display()));
+            match fault.hint {
+                Some(hint) => error.advise(hint),
+                None => error.advise("correct the configuration"),
+            }
+        })
+    }
+
+    fn parse(text: &str, folder: &Path) -> Result<Self, Fault> {
+        let document = DeTable::parse(text).map_err(|e| {
+            let at = e.span().map_or(0, |span| span.start);
+            Fault { what: format!("not TOML: {}", e.message()), at, hint: None }
+        })?;
+        let document = Section::new("the configuration", &document, document.get_ref())
+            .knows(&["app", "catalog", "store", "versions", "migration"])?;
+
+        let app = document.required("app")?;
+        let app = Section::table("[app]", app)?.knows(&["name", "version", "data_schema"])?;
+        let data_schema = app.get("data_schema").map(|_| app.text("data_schema")).transpose()?;
+        let catalog = match document.get("catalog") {
+            Some(catalog) => {
+                let catalog = Section::table("[catalog]", catalog)?.knows(&["path"])?;
+                Some(folder.join(catalog.text("path")?))
+            }
+            None => None,
+        };
+        let stores = document.required("store")?;
+        let Some(list) = stores.get_ref().as_array() else {
+            return Err(fault(stores, "`store` has to be a list").hint("write [[store]]"));
+        };
+        let mut config = Self {
+            folder: if folder == Path::new("") { ".".into() } else { folder.to_owned() },
+            app: App { name: app.text("name")?, version: app.text("version")?, data_schema },
+            catalog,
+            stores: Vec::new(),
+            versions: versions::policy(&document)?,
+            migrations: versions::migrations(&document)?,
+        };
+        for entry in list.iter() {
+            let store = Store::parse(entry, folder)?;
+            if config.stores.iter().any(|earlier| earlier.name == store.name) {
+                return Err(fault(entry, format!("two stores have the name `{}`", store.name)));
+            }
+            config.stores.push(store);
+        }
+        if config.stores.is_empty() {
+            return Err(fault(stores, "there is no [[store]]"));
+        }
+        Ok(config)
+    }
+}
+
+impl Store {
+    fn parse(entry: &Spanned<DeValue<'_>>, folder: &Path) -> Result<Self, Fault> {
+        let section = Section::table("[[store]]", entry)?;
+        let named = section.required("kind")?;
+        let kind = section.text("kind")?;
+        let common = ["name", "kind", "optional", "default"];
+        let own: &[&str] = match kind.as_str() {
+            "sqlite" => &["path", "mode"],
+            "files" => &["path", "exclude"],
+            other => {
+                let unknown = fault(named, format!("unknown kind of store `{other}`"));
+                return Err(unknown.suggest(other, KINDS));
+            }
+        };
+        let section = section.knows(&[&common, own].concat())?;
+        let path = folder.join(section.text("path")?);
+        Ok(Self {
+            name: section.text("name")?,
+            kind: match kind.as_str() {
+                "sqlite" => Kind::Sqlite { path, form: Form::parse(&section)? },
+                _ => Kind::Files { path, exclude: section.texts("exclude")? },
+            },
+            optional: section.flag("optional")?.unwrap_or(false),
+            default: section.flag("default")?.unwrap_or(true),
+        })
+    }
+}
+
+impl Form {
+    fn parse(section: &Section<'_, '_>) -> Result<Self, Fault> {
+        let Some(value) = section.get("mode") else { return Ok(Self::Native) };
+        match section.text("mode")?.as_str() {
+            "native" => Ok(Self::Native),
+            "logical" => Ok(Self::Logical),
+            other => Err(fault(value, format!("unknown mode `{other}`")).suggest(other, FORMS)),
+        }
+    }
+}

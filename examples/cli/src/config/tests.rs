@@ -1,0 +1,248 @@
+//! The documented form, and what is said of any other.
+
+use super::*;
+
+const GOOD: &str = r#"
+[app]                       # whose data this is; versions are compared at restore
+name = "docs-memory"
+version = "1.4.0"
+
+[catalog]                   # where archives go
+path = "backups"
+
+[[store]]
+name = "state"              # its name in the archive
+kind = "sqlite"
+path = "state.db"
+
+[[store]]
+name = "uploads"
+kind = "files"
+path = "/srv/uploads"
+exclude = ["*.tmp"]
+optional = true
+default = false
+"#;
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(text, Path::new("/etc/memory")).map_err(|fault| {
+        let (line, column) = position(text, fault.at);
+        let hint = fault.hint.map(|hint| format!(" | {hint}")).unwrap_or_default();
+        format!("{line}:{column}: {}{hint}", fault.what)
+    })
+}
+
+#[test]
+fn the_documented_form_reads() {
+    let config = parse(GOOD).unwrap();
+    assert_eq!(
+        config.app,
+        App { name: "docs-memory".into(), version: "1.4.0".into(), data_schema: None }
+    );
+    assert_eq!(config.catalog.as_deref(), Some(Path::new("/etc/memory/backups")));
+    let [state, uploads] = config.stores.try_into().unwrap();
+    assert_eq!(
+        state,
+        Store {
+            name: "state".into(),
+            kind: Kind::Sqlite { path: "/etc/memory/state.db".into(), form: Form::Native },
+            optional: false,
+            default: true,
+        }
+    );
+    assert_eq!(
+        uploads,
+        Store {
+            name: "uploads".into(),
+            kind: Kind::Files { path: "/srv/uploads".into(), exclude: vec!["*.tmp".into()] },
+            optional: true,
+            default: false,
+        }
+    );
+}
+
+#[test]
+fn the_examples_in_the_readme_read() {
+    let readme = include_str!("../../README.md");
+    let examples = readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let config = parse(&examples.collect::<String>()).unwrap();
+    assert_eq!(config.stores.len(), 2);
+    assert_eq!(config.app.data_schema.as_deref(), Some("8"));
+    assert_eq!(config.versions, VersionPolicy::new());
+    let [migration] = config.migrations.available().try_into().unwrap();
+    assert_eq!(
+        migration.changes,
+        [
+            "state/notes: /title becomes /name",
+            "state/notes: /sql of the schema changes",
+            "state/notes: /lang is \"en\" where there is none",
+            "state/notes: /draft goes",
+            "state/tmp becomes state/scratch",
+            "state/cache goes",
+        ]
+    );
+    assert!(!migration.reversible);
+}
+
+fn with(more: &str) -> Result<Config, String> {
+    let store = "[[store]]\nname = \"s\"\nkind = \"files\"\npath = \"p\"\n";
+    parse(&format!("[app]\nname = \"a\"\nversion = \"1\"\n{store}{more}"))
+}
+
+#[test]
+fn every_rule_of_versions_can_be_turned() {
+    let config = with(
+        "[versions]\nstrict = true\nallow_patch_downgrade = true\nallow_minor_downgrade = true\n\
+         allow_development = true\nallow_unknown = true\ncheck_schema = false\nmax_age_days = 7",
+    );
+    let week = std::time::Duration::from_secs(7 * 24 * 60 * 60);
+    let policy = VersionPolicy::new()
+        .strict(true)
+        .allow_patch_downgrade(true)
+        .allow_minor_downgrade(true)
+        .allow_development(true)
+        .allow_unknown(true)
+        .check_schema(false)
+        .max_age(week);
+    assert_eq!(config.unwrap().versions, policy);
+    let never = with("[versions]\nmax_age_days = 0").unwrap().versions;
+    assert_eq!(never, VersionPolicy::new().max_age(None));
+}
+
+#[test]
+fn every_fault_of_a_migration_has_its_place_and_its_remedy() {
+    // After eight lines and the head.
+    let migration = |changes: &str| {
+        let head = "[[migration]]\nfrom = \"1.0.0\"\nto = \"1.1.0\"\ndescription = \"d\"\n";
+        let place = "store = \"s\", collection = \"c\"";
+        with(&format!("{head}changes = [\n{}\n]", changes.replace("AT", place))).unwrap_err()
+    };
+    for (change, expected) in [
+        (
+            "{ AT, renam = \"/a\" }",
+            "13:1: a change does nothing that is known | give it one of: rename, default, remove, \
+             rename_collection, drop_collection, schema",
+        ),
+        (
+            "{ AT, remove = \"/a\", default = \"/b\", value = 1 }",
+            "13:1: a change does two things | give it one of: rename, default, remove, \
+             rename_collection, drop_collection, schema",
+        ),
+        (
+            "{ AT, remove = \"/a\", to = \"/b\" }",
+            "13:49: unknown key `to` in a change | known here: remove, store, collection, undo",
+        ),
+        ("{ AT, rename = \"/a\" }", "13:1: a change has no `to` | add `to`"),
+        ("{ collection = \"c\", remove = \"/a\" }", "13:1: a change has no `store` | add `store`"),
+        (
+            "{ AT, default = \"/a\", value = 2026-01-01 }",
+            "13:58: JSON has no such value: write the time as a text, in quotes",
+        ),
+        (
+            "{ AT, remove = \"/a\", undo = { store = \"s\", remove = \"/a\" } }",
+            "13:58: unknown key `store` in `undo` | known here: remove",
+        ),
+        (
+            "{ AT, remove = \"a\" }",
+            "8:1: not a JSON pointer to a field (migration 1.0.0 to 1.1.0: \"a\") | write it like \
+             /meta/title, with ~1 for / and ~0 for ~",
+        ),
+    ] {
+        assert_eq!(migration(change), expected, "{change}");
+    }
+    let step = |from: &str, to: &str| {
+        format!("[[migration]]\nfrom = \"{from}\"\nto = \"{to}\"\ndescription = \"d\"\n")
+    };
+    for (text, expected) in [
+        (
+            step("1.0.0", "1.1.0") + &step("1.2.0", "1.3.0"),
+            "8:1: there is a gap between the migrations: nothing connects 1.1.0 with 1.2.0 | add \
+             the migration between them",
+        ),
+        (
+            step("1.0.0", "1.1.0") + &step("1.2.0", "1.1.0"),
+            "12:1: a migration has to lead to a later version (migration 1.2.0 to 1.1.0) | turn it \
+             round: the way back is made of the inverse of its changes",
+        ),
+        ("[migration]\n".into(), "8:1: `migration` has to be a list | write [[migration]]"),
+        (
+            step("1.0.0", "1.1.0") + "changes = 1\n",
+            "12:11: `changes` in [[migration]] has to be a list",
+        ),
+        (
+            "[versions]\nmax_age_days = -1\n".into(),
+            "9:16: `max_age_days` in [versions] has to be a whole number from zero on",
+        ),
+        (
+            "[versions]\nalow_unknown = true\n".into(),
+            "9:1: unknown key `alow_unknown` in [versions] | did you mean `allow_unknown`?",
+        ),
+    ] {
+        assert_eq!(with(&text).unwrap_err(), expected, "{text}");
+    }
+}
+
+#[test]
+fn every_fault_has_its_place_and_its_remedy() {
+    let app = "[app]\nname = \"a\"\nversion = \"1\"\n";
+    let store = "[[store]]\nname = \"s\"\nkind = \"files\"\npath = \"p\"\n";
+    let cases: &[(String, &str)] = &[
+        (
+            GOOD.replace("exclude", "exlude"),
+            "18:1: unknown key `exlude` in [[store]] | did you mean `exclude`?",
+        ),
+        (
+            GOOD.replace("[app] ", "[ap] "),
+            "2:2: unknown key `ap` in the configuration | did you mean `app`?",
+        ),
+        (
+            format!("{app}{store}password = \"hunter2\""),
+            "8:1: unknown key `password` in [[store]] | known here: name, kind, optional, default, path, exclude",
+        ),
+        (
+            format!("{app}[[store]]\nname = \"s\"\nkind = \"sqlit\""),
+            "6:8: unknown kind of store `sqlit` | did you mean `sqlite`?",
+        ),
+        (
+            format!("{app}[[store]]\nname = \"s\"\nkind = \"sqlite\"\npath=\"p\"\nexclude = []"),
+            "8:1: unknown key `exclude` in [[store]] | known here: name, kind, optional, default, path, mode",
+        ),
+        (
+            format!(
+                "{app}[[store]]\nname = \"s\"\nkind = \"sqlite\"\npath=\"p\"\nmode = \"logic\""
+            ),
+            "8:8: unknown mode `logic` | did you mean `logical`?",
+        ),
+        (
+            format!("{app}[[store]]\nkind = \"files\"\npath = \"p\""),
+            "4:1: [[store]] has no `name` | add `name`",
+        ),
+        (format!("{app}[store]\nname = \"s\""), "4:1: `store` has to be a list | write [[store]]"),
+        (format!("{app}{store}{store}"), "8:1: two stores have the name `s`"),
+        (format!("store = []\n{app}"), "1:9: there is no [[store]]"),
+        (app.into(), "1:1: the configuration has no `store` | add `store`"),
+        (
+            format!("{app}{store}optional = 1"),
+            "8:12: `optional` in [[store]] has to be true or false",
+        ),
+        (
+            format!("{app}{store}exclude = [1]"),
+            "8:11: `exclude` in [[store]] has to be a list of texts",
+        ),
+        (format!("[app]\nname = \"\"\nversion = \"1\"\n{store}"), "2:8: `name` is empty"),
+        (
+            format!("[app]\nname = 7\nversion = \"1\"\n{store}"),
+            "2:8: `name` in [app] has to be a text in quotes",
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(parse(text).unwrap_err(), *expected, "{text}");
+    }
+}
+
+#[test]
+fn a_broken_file_is_not_quoted() {
+    let error = parse("[app]\npassword = \"hunter2").unwrap_err();
+    assert!(error.starts_with("2:"), "{error}");
+    assert!(!error.contains("hunter2"), "{error}");
+}
