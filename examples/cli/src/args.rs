@@ -80,6 +80,11 @@ pub(crate) struct Create {
     #[arg(long, value_name = "GLOB", value_delimiter = ',')]
     pub(crate) exclude: Vec<String>,
 
+    /// Take only what this says, such as project=alpha, store=state or collection=state/notes: see
+    /// README.md; may be repeated, and all apply
+    #[arg(long, value_name = "EXPR")]
+    pub(crate) select: Vec<String>,
+
     /// Write to this file instead of the catalog; `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
@@ -183,6 +188,10 @@ pub(crate) struct Changes {
     /// repeated. Implies --merge
     #[arg(long, value_name = "RULE")]
     pub(crate) conflict: Vec<String>,
+
+    /// Restore what is whole in a damaged archive, and name what is lost: exit code 3
+    #[arg(long)]
+    pub(crate) salvage: bool,
 
     /// Do not back up first what is live
     #[arg(long)]

@@ -112,6 +112,7 @@ fn head(manifest: &Manifest, place: Place<'_>, style: Style) -> String {
             producer.version
         ),
     );
+    line("selected", selection(manifest));
     line("description", manifest.description.clone().unwrap_or_default());
     line("data schema", manifest.data_schema_version.clone().unwrap_or_default());
     let codec = match serde_json::to_value(manifest.codec) {
@@ -131,6 +132,11 @@ fn head(manifest: &Manifest, place: Place<'_>, style: Style) -> String {
     line("encryption", manifest.encryption.clone().unwrap_or_default());
     line("configuration", manifest.config.join(", "));
     out + &lines.render("  ", Style::default())
+}
+
+/// What of the stores was asked for; empty for everything.
+pub(crate) fn selection(manifest: &Manifest) -> String {
+    manifest.selection.join("; ")
 }
 
 fn moment(consistency: Consistency) -> &'static str {
@@ -202,7 +208,7 @@ fn collections(manifest: &Manifest, verbose: bool) -> Option<Table> {
             table.row([
                 store.clone(),
                 name.clone(),
-                count(collection.tally.records),
+                records(collection),
                 size(collection.bytes),
                 vectors(collection),
                 collection.info.model.clone().unwrap_or_default(),
@@ -211,6 +217,15 @@ fn collections(manifest: &Manifest, verbose: bool) -> Option<Table> {
         }
     }
     any.then_some(table)
+}
+
+/// How many, and of how many they were selected.
+fn records(collection: &CollectionManifest) -> String {
+    let taken = count(collection.tally.records);
+    match collection.selected_from {
+        Some(all) => format!("{taken} of {}", count(all)),
+        None => taken,
+    }
 }
 
 /// `text 384 f32 cosine, 970 of 974`: one phrase a vector.
@@ -332,6 +347,7 @@ docs-memory 1.4.0  partial
   archive        backups/a.tar.gz
   id             019b7d1c-8c22-7bbb-8000-0123456789ab
   made           2026-01-02 03:04:05 UTC in 2 min 00 s, by backup-kit 0.1.0
+  selected       vectors/passages: project=docs
   description    before the upgrade
   data schema    7
   size           1.81 MiB (gzip), from 2.20 MiB in 4 parts
@@ -347,8 +363,8 @@ Stores
   vectors  memory  memory         live               3  2.19 MiB
 
 Collections
-  store    name      records      size  vectors                     model
-  vectors  passages      974  2.19 MiB  text 384 f32 cosine in 970  all-MiniLM-L6-v2
+  store    name           records      size  vectors                     model
+  vectors  passages  974 of 1 200  2.19 MiB  text 384 f32 cosine in 970  all-MiniLM-L6-v2
 
 Native snapshots
   store  file         size

@@ -1,15 +1,16 @@
 //! Which stores of the configuration a backup takes.
 
-use backup_kit::{Error, ErrorKind, Result};
+use backup_kit::{Error, ErrorKind, Result, Selection};
 
 use crate::{config::Store, glob, suggest};
 
-/// The stores that `include` names, or all without `default = false` where it is empty, less
-/// those that `exclude` names.
+/// The stores that `include` names, or else the selection, or else all without
+/// `default = false`; less those that `exclude` names.
 pub(crate) fn stores<'s>(
     stores: &'s [Store],
     include: &[String],
     exclude: &[String],
+    selection: &Selection,
 ) -> Result<Vec<&'s Store>> {
     for pattern in include.iter().chain(exclude) {
         let one = glob::set(std::slice::from_ref(pattern), false)?;
@@ -23,7 +24,11 @@ pub(crate) fn stores<'s>(
     let (included, excluded) = (glob::set(include, false)?, glob::set(exclude, false)?);
     let taken: Vec<_> = stores
         .iter()
-        .filter(|s| if include.is_empty() { s.default } else { included.is_match(&s.name) })
+        .filter(|s| match include {
+            [] if selection.named().is_empty() => s.default,
+            [] => selection.takes_store(&s.name),
+            _ => included.is_match(&s.name),
+        })
         .filter(|store| !excluded.is_match(&store.name))
         .collect();
     if taken.is_empty() {
@@ -39,12 +44,21 @@ mod tests {
     use crate::config::{Form, Kind};
 
     fn names(include: &[&str], exclude: &[&str]) -> Result<Vec<String>, String> {
+        selected(include, exclude, Selection::new())
+    }
+
+    fn selected(
+        include: &[&str],
+        exclude: &[&str],
+        selection: Selection,
+    ) -> Result<Vec<String>, String> {
         let all = [("state", true), ("uploads", true), ("cache", false)].map(|(name, default)| {
             let kind = Kind::Sqlite { path: name.into(), form: Form::Native };
-            Store { name: name.into(), kind, optional: false, default }
+            let fields = Default::default();
+            Store { name: name.into(), kind, optional: false, default, fields }
         });
         let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
-        stores(&all, &owned(include), &owned(exclude))
+        stores(&all, &owned(include), &owned(exclude), &selection)
             .map(|taken| taken.iter().map(|store| store.name.clone()).collect())
             .map_err(|e| format!("{e} | {}", e.advice()))
     }
@@ -61,6 +75,15 @@ mod tests {
         ] {
             assert_eq!(names(include, exclude).unwrap(), expected, "{include:?} {exclude:?}");
         }
+    }
+
+    #[test]
+    fn a_store_that_is_selected_need_not_be_included() {
+        let cache = Selection::new().collection("cache", "a").store("state");
+        assert_eq!(selected(&[], &[], cache.clone()).unwrap(), ["state", "cache"]);
+        assert_eq!(selected(&[], &["state"], cache).unwrap(), ["cache"]);
+        let rule = Selection::new().project("a");
+        assert_eq!(selected(&[], &[], rule).unwrap(), ["state", "uploads"]);
     }
 
     #[test]

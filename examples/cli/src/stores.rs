@@ -11,6 +11,9 @@ pub(crate) fn make<'s>(
 ) -> Result<Stores> {
     let mut stores = application(config);
     for store in chosen {
+        for (collection, fields) in &store.fields {
+            stores = stores.fields(&store.name, collection, fields.clone());
+        }
         stores = match &store.kind {
             Kind::Sqlite { path, form } => {
                 let sqlite = SqliteStore::open(path).map_err(|e| e.on(&store.name))?;

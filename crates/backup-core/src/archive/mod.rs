@@ -38,6 +38,7 @@ mod plain;
 mod properties;
 mod read_at;
 mod reader;
+mod rescue;
 
 mod salvage;
 mod scan;

@@ -13,7 +13,7 @@
 use std::{
     collections::{HashMap, HashSet},
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
     sync::OnceLock,
 };
 
@@ -45,7 +45,9 @@ const PIECE: u64 = 8 << 20;
 
 /// A damaged archive, opened for what is whole in it.
 pub struct Salvage {
+    path: Option<PathBuf>,
     source: Box<dyn ReadAt>,
+    codec: Codec,
     format: Box<dyn SegmentFormat>,
     size: u64,
     root: Option<Manifest>,
@@ -116,8 +118,25 @@ pub struct SalvageReport {
     pub lost_count: u64,
 }
 
+/// Who is shown what a salvage finds, in the order of the file.
+pub(super) trait Visitor {
+    fn whole(&mut self, part: &SalvagedPart, content: &mut dyn Read) -> Result<()>;
+    /// A part that the index lists.
+    fn lost(&mut self, _: &PartEntry) {}
+    /// Nobody knows which parts were here.
+    fn gap(&mut self) {}
+}
+
+struct Each<'a>(&'a mut dyn FnMut(&SalvagedPart, &mut dyn Read) -> Result<()>);
+
+impl Visitor for Each<'_> {
+    fn whole(&mut self, part: &SalvagedPart, content: &mut dyn Read) -> Result<()> {
+        (self.0)(part, content)
+    }
+}
+
 impl SalvageReport {
-    fn lose(&mut self, what: impl Into<String>, reason: impl Into<String>) {
+    pub(super) fn lose(&mut self, what: impl Into<String>, reason: impl Into<String>) {
         self.lost_count += 1;
         if self.lost.len() < NAMED {
             self.lost.push(Lost { what: what.into(), reason: reason.into() });
@@ -135,6 +154,7 @@ impl Salvage {
         std::fs::File::open(path)
             .map_err(|e| Error::io("the archive could not be opened", e))
             .and_then(Self::from_source)
+            .map(|salvage| Self { path: Some(path.to_owned()), ..salvage })
             .map_err(|e| e.on(path.display()))
     }
 
@@ -150,7 +170,9 @@ impl Salvage {
             opened.as_ref().map_or_else(|| guess(&*source, size), |a| Ok(a.manifest().codec))?;
         let format = codec.format(None)?;
         let mut salvage = Self {
+            path: None,
             source: Box::new(source),
+            codec,
             format,
             size,
             root: None,
@@ -266,6 +288,16 @@ impl Salvage {
         Some((place, id, page, created))
     }
 
+    /// Where it is, if it was opened as a file.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
+    pub(super) fn codec(&self) -> Codec {
+        self.codec
+    }
+
     /// The manifest, where trailer and root are whole.
     #[must_use]
     pub fn manifest(&self) -> Option<&Manifest> {
@@ -282,6 +314,10 @@ impl Salvage {
         cancel: &Cancel,
         visit: &mut dyn FnMut(&SalvagedPart, &mut dyn Read) -> Result<()>,
     ) -> Result<SalvageReport> {
+        self.walk(cancel, &mut Each(visit))
+    }
+
+    pub(super) fn walk(&self, cancel: &Cancel, visit: &mut dyn Visitor) -> Result<SalvageReport> {
         let mut report = SalvageReport {
             id: self.root.as_ref().map(|m| m.id),
             manifest: self.root.is_some(),
@@ -301,6 +337,7 @@ impl Salvage {
                         format!("index of bytes {start} to {end}"),
                         "the index page is damaged or missing",
                     );
+                    visit.gap();
                     self.gap_parts((*start, *end), cancel, &mut seen, &mut report, visit)?;
                 }
             }
@@ -341,7 +378,7 @@ impl Salvage {
         cancel: &Cancel,
         seen: &mut HashSet<String>,
         report: &mut SalvageReport,
-        visit: &mut dyn FnMut(&SalvagedPart, &mut dyn Read) -> Result<()>,
+        visit: &mut dyn Visitor,
     ) -> Result<()> {
         let mut tar = TarReader::new(self, &page.segments);
         for part in &page.parts {
@@ -357,9 +394,12 @@ impl Salvage {
                         entry: Some(part.clone()),
                         proof,
                     };
-                    visit(&salvaged, &mut tar.content(part, created))?;
+                    visit.whole(&salvaged, &mut tar.content(part, created))?;
                 }
-                Err(error) => report.lose(&part.path, error.to_string()),
+                Err(error) => {
+                    report.lose(&part.path, error.to_string());
+                    visit.lost(part);
+                }
             }
         }
         Ok(())
@@ -411,7 +451,7 @@ impl Salvage {
         cancel: &Cancel,
         seen: &mut HashSet<String>,
         report: &mut SalvageReport,
-        visit: &mut dyn FnMut(&SalvagedPart, &mut dyn Read) -> Result<()>,
+        visit: &mut dyn Visitor,
     ) -> Result<()> {
         // The first pass hashes; the second hands out what was confirmed, by its number: another
         // file of the same path may come before it.
@@ -451,7 +491,7 @@ impl Salvage {
             report.whole_bytes += size;
             let path = path.to_owned();
             let part = SalvagedPart { path, size, entry: None, proof: Proof::Checksums };
-            visit(&part, content)
+            visit.whole(&part, content)
         })
     }
 

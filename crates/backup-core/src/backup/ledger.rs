@@ -36,6 +36,8 @@ pub(super) struct Account {
     // For every partition and collection under way: how many came.
     open: HashMap<(String, String), Running>,
     filters: HashMap<String, Filter>,
+    // What a rule cannot look into.
+    refused: HashMap<String, Error>,
 }
 
 #[derive(Default)]
@@ -83,7 +85,15 @@ impl Ledger {
         if let Some(fields) = self.fields.get(&name) {
             collection.info.fields = fields.clone();
         }
-        let filter = self.selection.filter(&name.0, &name.1, &collection.info.fields)?;
+        let fields = &collection.info.fields;
+        let filter = match self.selection.filter(&name.0, &name.1, fields) {
+            Ok(filter) => filter,
+            // Refused where there is something to look into: its first record.
+            Err(refusal) => {
+                account.refused.insert(schema.collection.clone(), refusal);
+                Selection::new().filter(&name.0, &name.1, fields)?
+            }
+        };
         collection.selected_from = (!filter.takes_everything()).then_some(0);
         let taken = !filter.takes_nothing();
         if taken {
@@ -105,6 +115,11 @@ impl Ledger {
         let (name, len) = (batch.collection(), batch.len() as u64);
         let account = &mut self.stores[store];
         account.came(partition, name, len)?;
+        if len > 0
+            && let Some(refusal) = account.refused.remove(name)
+        {
+            return Err(refusal);
+        }
         let Some(known) = account.collections.get_mut(name) else { return Ok(None) };
         let taken = match account.filters.get(name) {
             Some(filter) if !filter.takes_everything() => {

@@ -30,14 +30,15 @@ pub use self::{
 };
 use self::{stage::Parts, way::Wishes};
 use crate::{
-    archive::Archive,
+    archive::{Archive, Salvage},
     cancel::Cancel,
     compat::VersionVerdict,
     conflict::Conflict,
-    error::Result,
+    error::{Error, ErrorKind, Result},
     manifest::Manifest,
     select::{NameMap, Rewrite, Selection},
     stores::Stores,
+    worker::Worker,
 };
 
 /// What to restore, and how.
@@ -201,6 +202,44 @@ impl Origin {
 }
 
 impl Stores {
+    /// Plans to restore what is whole in a damaged archive; the plan and the report
+    /// [name](RestorePlan::lost) what is lost. Everything is read once to find out.
+    ///
+    /// A batch of records of which a vector is lost is lost, and so are records whose
+    /// collection's description is. Where the archive's own description is lost, the kinds of
+    /// the stores are taken to be those that are registered under their names.
+    ///
+    /// # Errors
+    /// As [`plan_restore_with`](Self::plan_restore_with); an archive that does not say whose it
+    /// is; nothing that is whole.
+    pub async fn plan_salvage(
+        &self,
+        salvage: impl Into<Arc<Salvage>>,
+        options: &RestoreOptions,
+    ) -> Result<RestorePlan> {
+        let salvage = salvage.into();
+        let (inner, cancel) = (Arc::clone(&salvage), options.cancel.clone());
+        let worker = Worker::spawn("backup-kit salvage", || Ok(()))?;
+        let mut found = worker.call(move |()| inner.inventory(&cancel)).await?;
+        if found.manifest.stores.is_empty() {
+            let what = "nothing is whole that could be restored into a store";
+            return Err(Error::new(ErrorKind::Corrupt, what));
+        }
+        for (name, store) in &mut found.manifest.stores {
+            let sink = self.entry(options.wishes.names.store(name)).and_then(|e| e.sink.as_ref());
+            if let (true, Some(sink)) = (store.kind.is_empty(), sink) {
+                store.kind = sink.kind().to_owned();
+            }
+        }
+        let path = salvage.path().map(Path::to_owned);
+        let open: Open =
+            Box::new(move |stores, cancel| Ok(salvage.stream(stores, cancel)?.boxed()));
+        let origin = Origin { manifest: Arc::new(found.manifest), path, open };
+        let mut plan = prepare::plan(self, origin, options).await?;
+        plan.lost = Some(found.report);
+        Ok(plan)
+    }
+
     /// Plans to restore everything in `archive`; see
     /// [`plan_restore_with`](Self::plan_restore_with).
     ///

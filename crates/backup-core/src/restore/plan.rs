@@ -11,6 +11,7 @@ use super::{
     safety::Safety,
 };
 use crate::{
+    archive::{Lost, SalvageReport},
     cancel::Cancel,
     clock::{ArchiveId, Clock, Timestamp},
     compat::VersionVerdict,
@@ -24,6 +25,9 @@ use crate::{
     sink::{Switch, WriteMode},
 };
 
+/// How many losses are printed.
+const SHOWN: usize = 20;
+
 /// What a restore is going to do. Making it touches no store; printing it is the dry-run.
 ///
 /// It is serialisable, so that a command line, a REST answer and a dashboard show the same.
@@ -35,6 +39,9 @@ pub struct RestorePlan {
     pub(super) stores: Vec<PlannedStore>,
     pub(super) notes: Vec<String>,
     pub(super) warnings: Vec<String>,
+    /// What is lost of a damaged archive.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) lost: Option<SalvageReport>,
     pub(super) journal_dir: PathBuf,
     /// The folder that what is live is backed up into first.
     pub(super) safety_backup: Option<PathBuf>,
@@ -133,6 +140,12 @@ impl RestorePlan {
         &self.warnings
     }
 
+    /// What is lost, where this is a [salvage](crate::Stores::plan_salvage).
+    #[must_use]
+    pub fn lost(&self) -> Option<&SalvageReport> {
+        self.lost.as_ref()
+    }
+
     /// The folder of the journal: what [`resume`](crate::Stores::resume) takes after a crash.
     #[must_use]
     pub fn journal_dir(&self) -> &std::path::Path {
@@ -179,6 +192,7 @@ impl RestorePlan {
             stopped: false,
             safety_backup: None,
             cancel,
+            lost: self.lost,
             warnings: Vec::new(),
         };
         let total = self.stores.iter().map(|store| store.bytes).sum();
@@ -245,6 +259,15 @@ impl fmt::Display for RestorePlan {
             };
             writeln!(f, "     switches {switch}")?;
             store.notes.iter().try_for_each(|note| writeln!(f, "     note: {note}"))?;
+        }
+        if let Some(lost) = self.lost.as_ref().filter(|lost| lost.lost_count > 0) {
+            writeln!(f, "Lost, and not restored: {}", count(lost.lost_count, "part"))?;
+            for Lost { what, reason } in lost.lost.iter().take(SHOWN) {
+                writeln!(f, "  {}: {}", what.escape_debug(), reason.escape_debug())?;
+            }
+            if lost.lost_count > SHOWN as u64 {
+                writeln!(f, "  … and {} more", lost.lost_count - SHOWN as u64)?;
+            }
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;

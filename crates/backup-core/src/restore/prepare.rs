@@ -110,6 +110,7 @@ pub(crate) async fn plan(
         notes,
         warnings,
         journal_dir,
+        lost: None,
         safety_backup: safety.as_ref().map(|safety| safety.dir.clone()),
         work: Work {
             origin,

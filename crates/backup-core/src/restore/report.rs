@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde::Serialize;
 
 use super::merge::MergedCollection;
-use crate::{clock::ArchiveId, part::Content, sink::Switch};
+use crate::{archive::SalvageReport, clock::ArchiveId, part::Content, sink::Switch};
 
 /// What a restore came to. There is none without a comparison: content that differs is an
 /// error, and live content is then as before.
@@ -21,6 +21,10 @@ pub struct RestoreReport {
     pub stores: Vec<RestoredStore>,
     /// What was live before, as a backup of its own, if one was taken.
     pub safety_backup: Option<PathBuf>,
+    /// What was lost of a damaged archive, and is not live. Not known to a
+    /// [`resume`](crate::Stores::resume).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lost: Option<SalvageReport>,
     /// What went on beside it: a pause that ran out, something that could not be removed.
     pub warnings: Vec<String>,
 }

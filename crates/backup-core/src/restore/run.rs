@@ -13,6 +13,7 @@ use super::{
     way::Way,
 };
 use crate::{
+    archive::SalvageReport,
     cancel::Cancel,
     clock::ArchiveId,
     error::{Error, ErrorKind, Result},
@@ -38,6 +39,7 @@ pub(super) struct Run {
     pub(super) stopped: bool,
     pub(super) safety_backup: Option<PathBuf>,
     pub(super) cancel: Cancel,
+    pub(super) lost: Option<SalvageReport>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -353,6 +355,7 @@ impl Run {
             restored,
             stores: stores.collect(),
             safety_backup: self.safety_backup.take(),
+            lost: self.lost.take(),
             warnings: std::mem::take(&mut self.warnings),
         }
     }

@@ -10,7 +10,7 @@ use std::{
 
 use futures::{
     FutureExt, Stream, StreamExt,
-    future::BoxFuture,
+    future::{BoxFuture, Either, select},
     stream::{BoxStream, FuturesUnordered},
 };
 
@@ -226,8 +226,7 @@ impl<'a> Stage<'a> {
                     let tally =
                         add(worker, place, move |tallies| add_batch(&mut tallies.came, &copy));
                     let write = guarded(name, session.write(Part::Records(batch)));
-                    let (written, tallied) = futures::join!(write, tally);
-                    written.and(tallied)
+                    both(write, tally).await
                 }
                 Some(way) => on_its_way(worker, place, lane, way, batch, &watch).await,
             };
@@ -366,6 +365,20 @@ fn add_batch(content: &mut Content, batch: &RecordBatch) {
     content.collections.entry(batch.collection().to_owned()).or_default().add_batch(batch);
 }
 
+// A write that fails has failed at once; one that does not is waited for.
+async fn both(
+    write: impl Future<Output = Result<()>>,
+    tally: impl Future<Output = Result<()>>,
+) -> Result<()> {
+    match select(pin!(write), pin!(tally)).await {
+        Either::Left((written, tally)) => {
+            written?;
+            tally.await
+        }
+        Either::Right((tallied, write)) => write.await.and(tallied),
+    }
+}
+
 // The collection of the archive that a part belongs to.
 fn collection_of(part: &Part) -> Option<&str> {
     match part {
@@ -409,8 +422,7 @@ async fn on_its_way(
         let copy = batch.clone();
         let tally = add(worker, place, move |tallies| add_batch(&mut tallies.written, &copy));
         let write = guarded(name, session.write(Part::Records(batch)));
-        let (written, tallied) = futures::join!(write, tally);
-        written.and(tallied)?;
+        both(write, tally).await?;
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 mod crash;
 mod host;
+mod salvage;
 mod staging;
 mod versions;
 mod ways;

@@ -86,7 +86,13 @@ impl Way {
                     (own.clone(), own)
                 }
             };
-            let filter = wishes.selection.filter(store, name, &before)?;
+            let filter = match wishes.selection.filter(store, name, &before) {
+                // There is nothing to look into.
+                Err(_) if known.tally.records == 0 => {
+                    Selection::new().filter(store, name, &before)?
+                }
+                other => other?,
+            };
             if filter.takes_nothing() {
                 continue;
             }

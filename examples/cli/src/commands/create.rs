@@ -2,14 +2,14 @@
 
 use std::{fs::File, os::fd::AsFd as _, path::Path, sync::Arc};
 
-use backup_kit::{BackupOptions, BackupReport, Error, Result};
+use backup_kit::{BackupOptions, BackupReport, Error, Result, Selection};
 use futures::{executor::block_on, io::AllowStdIo};
 use serde_json::json;
 
 use super::Context;
 use crate::{
     args::Create,
-    exit,
+    describe, exit,
     progress::Meter,
     select, stores,
     text::{Side, Style, Table, plain, size, things},
@@ -18,7 +18,8 @@ use crate::{
 pub(super) fn run(context: &Context<'_>, args: &Create) -> Result<u8> {
     let screen = &context.screen;
     let config = context.config()?;
-    let chosen = select::stores(&config.stores, &args.include, &args.exclude)?;
+    let selection = Selection::parse(&args.select)?;
+    let chosen = select::stores(&config.stores, &args.include, &args.exclude, &selection)?;
     let meter = Arc::new(Meter::hidden(screen, "backing up"));
     let watch = Arc::clone(&meter);
     // All stores are made, so that none reads the files of one that is left out.
@@ -26,6 +27,7 @@ pub(super) fn run(context: &Context<'_>, args: &Create) -> Result<u8> {
         .observe(move |event: &backup_kit::Event| watch.event(event));
     let mut options = BackupOptions::new()
         .stores(chosen.iter().map(|store| &store.name))
+        .select(selection)
         .overwrite(args.ask.force)
         .system_info(true)
         .cancel(&context.cancel);
@@ -70,6 +72,7 @@ fn tell(context: &Context<'_>, report: &BackupReport) -> Result<()> {
         "size": report.size,
         "sha256": report.sha256,
         "partial": manifest.partial,
+        "selection": manifest.selection,
         "consistency": manifest.consistency,
         "stores": stores,
         "missing": missing,
@@ -88,6 +91,9 @@ fn tell(context: &Context<'_>, report: &BackupReport) -> Result<()> {
     lines.row(["size".into(), size(report.size)]);
     lines.row(["sha256".into(), report.sha256.to_string()]);
     lines.row(["stores".into(), stores.join(", ")]);
+    if !manifest.selection.is_empty() {
+        lines.row(["selected".into(), describe::selection(manifest)]);
+    }
     let records = things(records, "record");
     lines.row(["holds".into(), format!("{records}, {} uncompressed", size(manifest.index.bytes))]);
     text.push_str(&lines.render("  ", Style::default()));

@@ -63,6 +63,7 @@ fn archives(context: &Context<'_>, args: &List) -> Result<u8> {
                 "created": manifest.created,
                 "size": size,
                 "partial": manifest.partial,
+                "selection": manifest.selection,
                 "description": manifest.description,
                 "application": manifest.application,
                 "stores": held(manifest),
@@ -89,7 +90,11 @@ fn archives(context: &Context<'_>, args: &List) -> Result<u8> {
         table.row([
             time(manifest.created),
             size(*bytes),
-            if manifest.partial { "partial".into() } else { String::new() },
+            match manifest.partial {
+                true => "partial".into(),
+                false if manifest.selection.is_empty() => String::new(),
+                false => "selected".into(),
+            },
             held(manifest).join(", "),
             path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
             manifest.description.clone().unwrap_or_default(),

@@ -1,10 +1,14 @@
 //! `restore` and `resume`: an archive back into its stores.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use backup_kit::{
     Catalog, Error, ErrorKind, MergeExample, MergedCollection, NameMap, RestoreOptions,
     RestorePlan, RestoreReport, Result, Rewrite, Selection, SkipReason, Stores, WriteMode,
+    archive::Salvage,
 };
 use futures::executor::block_on;
 use serde_json::json;
@@ -21,7 +25,6 @@ use crate::{
 
 pub(super) fn restore(context: &Context<'_>, args: &args::Restore) -> Result<u8> {
     let config = context.config()?;
-    let archive = context.open(&args.archive.archive)?;
     let (stores, meter) = watched(context, &config, "restoring")?;
     let options = RestoreOptions::new()
         .journal_dir(journal_dir(&config)?)
@@ -29,7 +32,13 @@ pub(super) fn restore(context: &Context<'_>, args: &args::Restore) -> Result<u8>
         .allow_downgrade(args.allow_downgrade)
         .cancel(&context.cancel);
     let options = changed(options, &args.changes)?;
-    let plan = block_on(stores.plan_restore_with(&archive, &options))?;
+    let name = &args.archive.archive;
+    let plan = if args.changes.salvage {
+        let salvage = Salvage::open(damaged(&config, name))?;
+        block_on(stores.plan_salvage(salvage, &options))?
+    } else {
+        block_on(stores.plan_restore_with(&context.open(name)?, &options))?
+    };
     if args.dry_run {
         return look(context, &plan);
     }
@@ -56,6 +65,12 @@ pub(super) fn resume(context: &Context<'_>) -> Result<u8> {
             Ok(exit::DONE)
         }
     }
+}
+
+/// A damaged archive is found by its name alone.
+fn damaged(config: &Config, name: &str) -> PathBuf {
+    let inside = config.catalog.as_ref().map(|dir| dir.join(name));
+    inside.filter(|path| !Path::new(name).is_file() && path.is_file()).unwrap_or(name.into())
 }
 
 /// What was asked to happen between the archive and the stores.
@@ -204,7 +219,16 @@ fn report_back(context: &Context<'_>, report: &RestoreReport) -> Result<u8> {
         let path = plain(&path.display().to_string());
         text.push_str(&format!("  what was live before is in {path}\n"));
     }
-    let code = if report.restored() { exit::DONE } else { exit::FAILED };
+    let lost = report.lost.as_ref().map_or(0, |lost| lost.lost_count);
+    if lost > 0 {
+        let lost = format!("lost in the archive, and not live: {}", things(lost, "part"));
+        text.push_str(&format!("  {}\n", screen.style.warn(&lost)));
+    }
+    let code = match report.restored() {
+        true if lost > 0 => exit::PARTIAL,
+        true => exit::DONE,
+        false => exit::FAILED,
+    };
     screen.result(json!({"restored": report.restored(), "report": report}), &text)?;
     Ok(code)
 }

@@ -4,14 +4,18 @@
 //! line, and an unknown key a suggestion. Messages never quote a value of an unknown key or a
 //! line of the file: it might hold a secret.
 
+mod fields;
 #[cfg(test)]
 mod tests;
 mod tree;
 mod versions;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use backup_kit::{Error, ErrorKind, Migrations, Result, VersionPolicy};
+use backup_kit::{Error, ErrorKind, Migrations, Result, VersionPolicy, manifest::FieldMapping};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -48,6 +52,8 @@ pub(crate) struct Store {
     pub(crate) optional: bool,
     /// Taken without being named by `--include`.
     pub(crate) default: bool,
+    /// By collection, where its records have what a selection asks for.
+    pub(crate) fields: BTreeMap<String, FieldMapping>,
 }
 
 /// What a store is, and where.
@@ -141,7 +147,7 @@ impl Store {
         let section = Section::table("[[store]]", entry)?;
         let named = section.required("kind")?;
         let kind = section.text("kind")?;
-        let common = ["name", "kind", "optional", "default"];
+        let common = ["name", "kind", "optional", "default", "fields"];
         let own: &[&str] = match kind.as_str() {
             "sqlite" => &["path", "mode"],
             "files" => &["path", "exclude"],
@@ -160,6 +166,7 @@ impl Store {
             },
             optional: section.flag("optional")?.unwrap_or(false),
             default: section.flag("default")?.unwrap_or(true),
+            fields: fields::parse(&section)?,
         })
     }
 }

@@ -48,6 +48,7 @@ fn the_documented_form_reads() {
             kind: Kind::Sqlite { path: "/etc/memory/state.db".into(), form: Form::Native },
             optional: false,
             default: true,
+            fields: BTreeMap::new(),
         }
     );
     assert_eq!(
@@ -57,6 +58,7 @@ fn the_documented_form_reads() {
             kind: Kind::Files { path: "/srv/uploads".into(), exclude: vec!["*.tmp".into()] },
             optional: true,
             default: false,
+            fields: BTreeMap::new(),
         }
     );
 }
@@ -197,7 +199,7 @@ fn every_fault_has_its_place_and_its_remedy() {
         ),
         (
             format!("{app}{store}password = \"hunter2\""),
-            "8:1: unknown key `password` in [[store]] | known here: name, kind, optional, default, path, exclude",
+            "8:1: unknown key `password` in [[store]] | known here: name, kind, optional, default, fields, path, exclude",
         ),
         (
             format!("{app}[[store]]\nname = \"s\"\nkind = \"sqlit\""),
@@ -205,7 +207,7 @@ fn every_fault_has_its_place_and_its_remedy() {
         ),
         (
             format!("{app}[[store]]\nname = \"s\"\nkind = \"sqlite\"\npath=\"p\"\nexclude = []"),
-            "8:1: unknown key `exclude` in [[store]] | known here: name, kind, optional, default, path, mode",
+            "8:1: unknown key `exclude` in [[store]] | known here: name, kind, optional, default, fields, path, mode",
         ),
         (
             format!(
@@ -245,4 +247,34 @@ fn a_broken_file_is_not_quoted() {
     let error = parse("[app]\npassword = \"hunter2").unwrap_err();
     assert!(error.starts_with("2:"), "{error}");
     assert!(!error.contains("hunter2"), "{error}");
+}
+
+#[test]
+fn fields_are_mapped_collection_by_collection() {
+    let store = "[[store]]\nname = \"s\"\nkind = \"sqlite\"\npath = \"p\"\n";
+    let fields = "[store.fields.notes]\ntag = \"/tags\"\nlang = \"/meta/lang\"\n";
+    let app = "[app]\nname = \"a\"\nversion = \"1\"\n";
+    let config = parse(&format!("{app}{store}{fields}")).unwrap();
+    let notes = &config.stores[0].fields["notes"];
+    assert_eq!((notes.get("tags"), notes.get("lang")), (Some("/tags"), Some("/meta/lang")));
+    let inline = "fields.notes = { tags = \"/tags\", lang = \"/meta/lang\" }";
+    assert_eq!(parse(&format!("{app}{store}{inline}")).unwrap().stores, config.stores);
+    for (fields, expected) in [
+        ("fields = 1", "8:10: `fields` has to be a table, not integer"),
+        ("fields.n = []", "8:12: the fields of a collection has to be a table, not array"),
+        (
+            "fields.n = { project = \"p\" }",
+            "8:24: `project` has to be a JSON pointer | write it like /meta/project",
+        ),
+        (
+            "fields.n = { project = 1 }",
+            "8:24: `project` in the fields of a collection has to be a text in quotes",
+        ),
+        (
+            "fields.n = { \"a b\" = \"/p\" }",
+            "8:14: `a b` cannot be the name of a field | use letters, digits, _ and -",
+        ),
+    ] {
+        assert_eq!(parse(&format!("{app}{store}{fields}")).unwrap_err(), expected);
+    }
 }

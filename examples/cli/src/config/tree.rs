@@ -34,7 +34,7 @@ impl Fault {
 pub(super) struct Section<'t, 'i> {
     title: &'static str,
     span: Range<usize>,
-    table: &'t DeTable<'i>,
+    pub(super) table: &'t DeTable<'i>,
 }
 
 impl<'t, 'i> Section<'t, 'i> {

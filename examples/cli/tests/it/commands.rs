@@ -56,6 +56,42 @@ fn a_dry_run_shows_the_plan_and_touches_nothing() {
 }
 
 #[test]
+fn a_selection_takes_what_it_says_and_is_shown() {
+    let logical = CONFIG.replace(
+        "path = \"state.db\"\n",
+        "path = \"state.db\"\nmode = \"logical\"\nfields.notes = { title = \"/text\" }\n",
+    );
+    let world = World::with(&logical);
+    let all = ["title=first", "store=state"];
+    let expressions =
+        [all, ["title starts-with fir", "store=state"], ["/text!=second", "store=state"]];
+    for [rule, store] in expressions {
+        let made = world.json(0, &["create", "--select", store, "--select", rule]);
+        assert_eq!((&made["records"], &made["stores"]), (&json!(1), &json!(["state"])), "{rule}");
+        assert_eq!(made["selection"], json!(["store=state", rule]));
+    }
+    let info = world.good(&["info", "latest"]);
+    assert!(info.contains("selected  store=state; /text!=second"), "{info}");
+    assert!(info.contains("1 of 2"), "{info}");
+    assert!(world.good(&["list"]).contains("  selected  state"), "{}", world.good(&["list"]));
+    let listed = world.json(0, &["list"]);
+    assert_eq!(listed["archives"][0]["selection"], json!(["store=state", "title=first"]));
+
+    // Folders and native snapshots have no records to choose from.
+    let before = archives(&world);
+    let refused = world.run(&["create", "--select", "title=first"]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.err.contains("unmapped=leave-out"), "{refused:?}");
+    let refused = world.run(&["create", "--select", "title=two words"]);
+    assert_eq!(refused.code, Some(2), "{refused:?}");
+    assert!(refused.err.contains("title=two words, character 11"), "{refused:?}");
+    assert_eq!(archives(&world), before);
+    let made =
+        world.json(0, &["create", "--select", "title=first", "--select", "unmapped=leave-out"]);
+    assert_eq!(made["stores"], json!(["state"]));
+}
+
+#[test]
 fn info_and_list_tell_what_is_there() {
     let world = World::new();
     assert_eq!(world.good(&["list"]), "no archives\n");
@@ -252,4 +288,58 @@ fn help_names_every_command_and_code() {
         assert!(help.contains(word), "{word}: {help}");
     }
     assert!(world.good(&["--version"]).starts_with("backup-kit "));
+}
+
+#[test]
+fn what_is_whole_in_a_damaged_archive_is_restored_on_request() {
+    // As records: an image of a database is whole or lost.
+    let world = World::with(&CONFIG.replace("\"sqlite\"", "\"sqlite\"\nmode = \"logical\""));
+    world.good(&["create"]);
+    let [name] = archives(&world).try_into().unwrap();
+    let path = world.path("backups").join(&name);
+    let mut bytes = fs::read(&path).unwrap();
+    // The trailer, and with it the way to everything.
+    bytes.truncate(bytes.len() - 20);
+    fs::write(&path, bytes).unwrap();
+    world.db().execute_batch("DELETE FROM notes").unwrap();
+    let refused = world.run(&["restore", path.to_str().unwrap(), "--yes"]);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(world.notes().is_empty());
+    let out = world.run(&["restore", &name, "--salvage", "--yes"]);
+    assert_eq!(out.code, Some(3), "{out:?}");
+    assert!(out.out.contains("lost in the archive, and not live: "), "{out:?}");
+    assert_eq!(world.notes(), ["first", "second"]);
+    // What was live before can be had back.
+    let safety = world.list("backups/before-restore");
+    let safety = safety.iter().find(|name| name.ends_with(".tar.gz")).unwrap();
+    world.good(&["restore", &format!("backups/before-restore/{safety}"), "--yes"]);
+    assert!(world.notes().is_empty());
+}
+
+#[test]
+fn records_are_selected_and_added_by_a_rule() {
+    let world = World::with(&CONFIG.replace("\"sqlite\"", "\"sqlite\"\nmode = \"logical\""));
+    world.good(&["create"]);
+    world
+        .db()
+        .execute_batch(
+            "UPDATE notes SET text = 'live' WHERE id = 2; DELETE FROM notes WHERE id = 1",
+        )
+        .unwrap();
+    let one = ["restore", "latest", "--select", "collection=state/notes"];
+    let dry = [&one[..], &["--conflict", "skip", "--dry-run"]].concat();
+    let out = world.good(&dry);
+    assert!(out.contains("added to"), "{out}");
+    assert!(out.contains("state/notes: 1 new, 1 skipped\n"), "{out}");
+    assert!(out.contains("2 is skipped: it is there already"), "{out}");
+    assert_eq!(world.notes(), ["live"]);
+    let out = world.good(&[&one[..], &["--conflict", "skip", "--yes"]].concat());
+    assert!(out.contains("state/notes: 1 new, 1 skipped\n"), "{out}");
+    assert_eq!(world.notes(), ["first", "live"]);
+    world.good(&[&one[..], &["--conflict", "state/notes=overwrite", "--yes"]].concat());
+    assert_eq!(world.notes(), ["first", "second"]);
+    let wrong = world.run(&[&one[..], &["--conflict", "newest", "--yes"]].concat());
+    assert!(wrong.err.contains("use one of skip, overwrite"), "{wrong:?}");
+    let wrong = world.run(&["restore", "latest", "--map", "state=", "--yes"]);
+    assert_eq!(wrong.code, Some(2), "{wrong:?}");
 }

@@ -40,7 +40,7 @@ fn documents_keep_their_shape() {
         json!({
             "schema": 0, "path": "<path>", "id": "<id>", "size": 0, "sha256": "<sha256>",
             "partial": false, "consistency": "fuzzy", "notice_count": 0, "notices": [],
-            "stores": ["state", "uploads"], "missing": [], "records": 0,
+            "stores": ["state", "uploads"], "missing": [], "records": 0, "selection": [],
         })
     );
     let listed = settled(world.json(0, &["list"]));
@@ -51,7 +51,7 @@ fn documents_keep_their_shape() {
             "archives": [{
                 "path": "<path>", "id": "<id>", "created": "<time>", "size": 0, "partial": false,
                 "description": "d", "application": {"name": "docs-memory", "version": "1.4.0"},
-                "stores": ["state", "uploads"],
+                "stores": ["state", "uploads"], "selection": [],
             }],
             "damaged": [],
         })
