@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
+    task::Poll,
     time::Duration,
 };
 
@@ -10,9 +11,10 @@ use backup_core::{
     Blob, BlobContent, Cancel, Content, Error, ErrorKind, Part, Result, Schema, SinkSession,
     async_trait, record::RecordBatch,
 };
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, ready, stream};
 use qdrant_client::qdrant::PointStruct;
 use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
 
 use super::{
     QdrantStore,
@@ -61,6 +63,8 @@ pub(super) struct Session {
     pub(super) options: Arc<QdrantOptions>,
     pub(super) token: Arc<Token>,
     pub(super) cancel: Cancel,
+    /// Requests with points that may be under way.
+    turns: Arc<Semaphore>,
     /// By collection.
     staged: Arc<Mutex<HashMap<String, Staged>>>,
 }
@@ -78,6 +82,7 @@ impl Session {
             options: Arc::clone(&store.options),
             token: Arc::new(token),
             cancel,
+            turns: Arc::new(Semaphore::new(IN_FLIGHT)),
             staged: Arc::default(),
         }
     }
@@ -272,16 +277,22 @@ impl Session {
         let most = (CHUNK_BYTES / each).clamp(1, CHUNK_POINTS);
         let decoder = Decoder::new(&batch, &staged.forms)?;
         let mut points = decoder.points();
-        let chunks = std::iter::from_fn(|| {
+        let turns = stream::repeat_with(|| Arc::clone(&self.turns).acquire_owned());
+        let mut turns = std::pin::pin!(turns.then(|turn| turn));
+        // Points are made of the batch when their turn has come, or those of every batch that
+        // waits would be in memory twice.
+        let chunks = stream::poll_fn(|cx| {
+            let turn = ready!(turns.poll_next_unpin(cx));
             let chunk: Result<Vec<_>> =
                 points.by_ref().take(most).map(|point| point.map(Sendable::new)).collect();
-            match chunk {
+            Poll::Ready(match chunk {
                 Ok(chunk) if chunk.is_empty() => None,
-                other => Some(other),
-            }
+                other => Some((turn, other)),
+            })
         });
-        stream::iter(chunks)
-            .map(|chunk| async {
+        chunks
+            .map(|(turn, chunk)| async {
+                let _until_sent = turn;
                 self.cancel.check()?;
                 self.upsert(&target.shadow, chunk?).await
             })
