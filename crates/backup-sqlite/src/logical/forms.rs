@@ -9,7 +9,7 @@ use super::{
     document::{Document, Fill, KeyForm},
     tables,
 };
-use crate::{connect::pragma, error::sql};
+use crate::error::sql;
 
 /// What two tables must have in common for the rows of one to be merged into the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,14 +62,13 @@ impl Form {
 
 /// The forms of all tables of a database.
 pub(crate) struct Forms {
-    pub(crate) encoding: String,
     // By name; those of the other objects that share their names have none.
     found: BTreeMap<String, (String, Option<Form>)>,
 }
 
 impl Forms {
     pub(crate) fn read(connection: &Connection) -> Result<Self> {
-        let mut forms = Self { encoding: pragma(connection, "encoding")?, found: BTreeMap::new() };
+        let mut forms = Self { found: BTreeMap::new() };
         for name in names(connection)? {
             forms.found.insert(name.to_ascii_lowercase(), (name, None));
         }

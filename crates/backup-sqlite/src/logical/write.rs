@@ -103,9 +103,6 @@ impl Writer {
         if let Some(page_size) = self.page_size {
             settled.page_size = page_size;
         }
-        if let Some(live) = &self.live {
-            settled.encoding.clone_from(&live.encoding);
-        }
         settle(&self.maker.database, &settled)?;
         self.settings = Some(settled);
         Ok(())

@@ -269,6 +269,12 @@ fn rows_may_exchange_unique_values_and_none_is_pushed_out() {
     let error = refused(&place, &place.store(), &taken);
     assert!(error.to_string().contains(r#"t, record "a""#), "{error}");
 
+    // And one that the key tells apart, although the column does not.
+    let table = "CREATE TABLE t(k COLLATE NOCASE, v, PRIMARY KEY (k COLLATE BINARY));";
+    let place = Place::with(&format!("{table} INSERT INTO t VALUES ('A', 0), ('a', 0);"));
+    merge(&place.store(), &archive(&format!("{table} INSERT INTO t VALUES ('a', 1);"))).unwrap();
+    assert_eq!(rows(&place.run(""), "SELECT v FROM t ORDER BY v"), ["Integer(0)", "Integer(1)"]);
+
     let table = "CREATE TABLE t(k PRIMARY KEY, v CHECK (v > 0));";
     let place = Place::with(table);
     let taken = archive("CREATE TABLE t(k PRIMARY KEY, v); INSERT INTO t VALUES (1, -1);");
@@ -428,6 +434,7 @@ fn a_form_that_changed_after_staging_is_refused_by_the_commit() {
     place.run("ALTER TABLE t ADD COLUMN c").close().unwrap();
     let error = block_on(session.commit()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Incompatible, "{error:?}");
+    assert!(error.to_string().contains("other columns"), "{error}");
     block_on(session.abort()).unwrap();
     // A column that changes what it is given, although it looks the same.
     let place = Place::with("CREATE TABLE t(a INT PRIMARY KEY, b ANY)");
