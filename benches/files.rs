@@ -9,7 +9,7 @@ mod common;
 use std::{env, fs, path::Path};
 
 use backup_kit::{
-    BackupOptions, Cancel, Stores,
+    BackupOptions, Cancel, RestoreOptions, Stores,
     archive::{Archive, VerifyMode},
     files::FilesStore,
 };
@@ -71,8 +71,11 @@ fn step(args: &[String]) -> Result<()> {
             Archive::open(archive)?.verify(VerifyMode::Full, &Cancel::new(), &mut |_| {})?;
         }
         "restore" => {
+            // Its time is that of a backup.
+            let options = RestoreOptions::new().no_safety_backup();
+            let archive = Archive::open(archive)?;
             let plan =
-                futures::executor::block_on(stores()?.plan_restore(&Archive::open(archive)?))?;
+                futures::executor::block_on(stores()?.plan_restore_with(&archive, &options))?;
             futures::executor::block_on(plan.execute())?;
         }
         other => return Err(format!("no such step: {other}").into()),

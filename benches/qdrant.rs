@@ -15,7 +15,7 @@ use std::{
 };
 
 use backup_core::{
-    BackupOptions, Cancel, Event, Stores,
+    BackupOptions, Cancel, Event, RestoreOptions, Stores,
     archive::{Archive, Codec, VerifyMode, WriterOptions},
 };
 use backup_qdrant::QdrantStore;
@@ -113,7 +113,9 @@ async fn step(args: &[String]) -> Result<()> {
                 }
             };
             let stores = stores(store()?).observe(observer);
-            let plan = stores.plan_restore(&Archive::open(&archive)?).await?;
+            // Its time is that of an export.
+            let options = RestoreOptions::new().no_safety_backup();
+            let plan = stores.plan_restore_with(&Archive::open(&archive)?, &options).await?;
             let start = Instant::now();
             plan.execute().await?;
             if step == "import" {

@@ -5,7 +5,8 @@
 //! `sqlite3`, `pigz`, `sha256sum`, and `restic` where it is to be compared. Every figure is
 //! the least of three runs; each of ours is a process of its own, whose peak memory is shown.
 //!
-//! `… -- memory` shows peak memory at 100 MB and at 4 GB instead.
+//! `… -- memory` shows peak memory at 100 MB and at 4 GB instead; `… -- merge` a merge of 100 000
+//! records into 100 000, half of them in conflict, beside a plain restore of the same archive.
 #![allow(clippy::print_stdout, missing_docs)]
 
 mod common;
@@ -13,7 +14,7 @@ mod common;
 use std::{env, fs, path::Path};
 
 use backup_kit::{
-    BackupOptions, Cancel, Stores,
+    BackupOptions, Cancel, Conflict, RestoreOptions, Stores,
     archive::{Archive, Codec, VerifyMode, WriterOptions},
     sqlite::{SqliteStore, rusqlite},
 };
@@ -27,6 +28,9 @@ fn main() -> Result<()> {
     }
     if env::args().any(|arg| arg == "memory") {
         return memory();
+    }
+    if env::args().any(|arg| arg == "merge") {
+        return merge();
     }
     let folder = folder("bench-sqlite")?;
     let database = folder.join("state.db");
@@ -106,6 +110,56 @@ fn memory() -> Result<()> {
     Ok(())
 }
 
+// The records of an archive added to those of a database, and put in their place.
+fn merge() -> Result<()> {
+    const RECORDS: u64 = 100_000;
+    let folder = folder("bench-merge")?;
+    let (from, into) = (folder.join("from.db"), folder.join("into.db"));
+    passages(&from, 0..RECORDS, "archived")?;
+    passages(&into, RECORDS / 2..RECORDS + RECORDS / 2, "live")?;
+    let archive = folder.join("a.tar.gz");
+    head();
+    let database = folder.join("live.db");
+    let figures = run(1, "create-records", &from, &archive)?;
+    let bytes = Some(fs::metadata(&archive)?.len());
+    row(
+        "create, records",
+        &Row { seconds: figures.0, bytes, against: None, peak: Some(figures.1) },
+    );
+    let mut against = None;
+    for step in ["restore-records", "merge"] {
+        let mut best: Option<(f64, f64)> = None;
+        for _ in 0..RUNS {
+            fs::copy(&into, &database)?;
+            let figures = run(1, step, &database, &archive)?;
+            best = best.filter(|best| best.0 <= figures.0).or(Some(figures));
+        }
+        let Some((seconds, peak)) = best else { continue };
+        let rate = RECORDS as f64 / seconds;
+        row(
+            &format!("{step}, {rate:.0} records/s"),
+            &Row { seconds, bytes: None, against, peak: Some(peak) },
+        );
+        against = Some(seconds);
+    }
+    fs::remove_dir_all(&folder)?;
+    Ok(())
+}
+
+// Rows of 800 bytes.
+fn passages(path: &Path, keys: std::ops::Range<u64>, word: &str) -> Result<()> {
+    let mut db = rusqlite::Connection::open(path)?;
+    db.execute_batch("CREATE TABLE passages(id INTEGER PRIMARY KEY, content TEXT NOT NULL)")?;
+    let batch = db.transaction()?;
+    {
+        let mut insert = batch.prepare("INSERT INTO passages VALUES (?, ?)")?;
+        for key in keys {
+            insert.execute((key as i64, format!("{word} {key} ").repeat(50)))?;
+        }
+    }
+    Ok(batch.commit()?)
+}
+
 fn run(runs: usize, step: &str, database: &Path, archive: &Path) -> Result<(f64, f64)> {
     let path = |path: &Path| path.to_str().map(str::to_owned).ok_or("not a path in UTF-8");
     ours(runs, &[step, &path(database)?, &path(archive)?])
@@ -129,9 +183,21 @@ fn step(args: &[String]) -> Result<()> {
             Archive::open(archive)?.verify(VerifyMode::Full, &Cancel::new(), &mut |_| {})?;
         }
         "info" => drop(Archive::open(archive)?.manifest().stores.len()),
-        "restore" => {
+        "create-records" => {
+            let store = SqliteStore::open(database)?.logical();
+            let stores = Stores::new("bench", "1.0.0").with("state", store);
+            let options = BackupOptions::new().overwrite(true);
+            futures::executor::block_on(stores.backup_to_file(archive, &options))?;
+        }
+        "restore" | "restore-records" | "merge" => {
+            // Its time is that of a backup.
+            let mut options = RestoreOptions::new().no_safety_backup();
+            if step == "merge" {
+                options = options.merge().conflict(Conflict::Overwrite);
+            }
+            let archive = Archive::open(archive)?;
             let plan =
-                futures::executor::block_on(stores()?.plan_restore(&Archive::open(archive)?))?;
+                futures::executor::block_on(stores()?.plan_restore_with(&archive, &options))?;
             futures::executor::block_on(plan.execute())?;
         }
         other => return Err(format!("no such step: {other}").into()),

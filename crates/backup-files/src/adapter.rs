@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use backup_core::{Adapter, Capabilities, CollectionDescription, Description, Result, async_trait};
+use backup_core::{
+    Adapter, Capabilities, CollectionDescription, Description, Error, ErrorKind, Result,
+    async_trait,
+};
 
 use crate::FilesStore;
 
@@ -26,6 +29,11 @@ impl Adapter for FilesStore {
 
     // Entries are not counted: a plan should not read a million of them.
     async fn describe(&self) -> Result<Description> {
+        let there = self.roots.iter().any(|root| root.path.exists());
+        if let (false, Some(root)) = (there, self.roots.first()) {
+            let what = "there is no such folder";
+            return Err(Error::new(ErrorKind::NotFound, what).on(root.path.display()));
+        }
         let mut description = Description::new("filesystem");
         for root in &self.roots {
             let mut collection = CollectionDescription::new(&root.name);

@@ -77,6 +77,7 @@ fn manifest() -> Manifest {
         bytes: 2_300_000,
         selected_from: Some(1200),
         info: CollectionInfo {
+            key: vec!["/id".into()],
             vector_info: map([(
                 "text",
                 VectorInfo { dim: Some(384), element: ElementType::F32, distance: some("cosine") },
@@ -342,6 +343,7 @@ prop_compose! {
             bytes: records / 2,
             selected_from: records.checked_add(1),
             info: CollectionInfo {
+                key: Vec::new(),
                 vector_info: vectors.into_iter().map(|(name, (_, _, dim))| {
                     let info = VectorInfo { dim, element: ElementType::F16, distance: None };
                     (name, info)

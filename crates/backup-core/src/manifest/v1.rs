@@ -256,6 +256,10 @@ pub struct CollectionInfo {
     /// The model that made the vectors.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// Where a record's value repeats its key: a JSON pointer for each part of it, in order. A
+    /// record that gets another key at a restore gets it there, too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub key: Vec<String>,
     /// Where in a record's value the well-known fields are.
     #[serde(default, skip_serializing_if = "FieldMapping::is_empty")]
     pub fields: FieldMapping,

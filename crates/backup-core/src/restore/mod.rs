@@ -101,7 +101,7 @@ impl RestoreOptions {
 
     /// What becomes of records that are on both sides, where records are added to what a store
     /// holds: asked for by [`merge`](Self::merge), or because a [selection](Self::select) takes
-    /// only a part. Without a rule the archive's overwrite.
+    /// only a part, now or when the backup was taken. Without a rule the archive's overwrite.
     #[must_use]
     pub fn conflict(mut self, rule: Conflict) -> Self {
         self.wishes.conflict = Some(rule);

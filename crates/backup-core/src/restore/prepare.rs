@@ -159,7 +159,8 @@ impl Planner<'_> {
         if store.consistency == StoreConsistency::Fuzzy {
             self.warnings.push(format!("{name} was read while it could change"));
         }
-        let merges = wishes.merges(from);
+        // An archive of a part says nothing of the rest.
+        let merges = wishes.merges(from) || !self.origin.manifest.asked_for_all_of(from);
         let fields = |collection: &str| {
             let host = &self.stores.facts.fields;
             host.get(&(name.clone(), collection.to_owned())).cloned()

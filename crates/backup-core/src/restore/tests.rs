@@ -524,3 +524,41 @@ fn a_restore_is_resumed_only_with_its_own_stores() {
     assert!(block_on(set(&world.stores).resume(dir)).unwrap().unwrap().restored());
     world.is_new();
 }
+
+#[test]
+fn the_third_of_four_refuses_and_the_first_two_go_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let names = ["a", "b", "c", "d"];
+    let stores = names.map(|_| MemoryStore::new());
+    let path = dir.path().join("x.tar.gz");
+    let set = || {
+        let named = names.iter().zip(&stores);
+        named.fold(Stores::new("docs", "1"), |set, (name, store)| set.with(*name, store.clone()))
+    };
+    stores.iter().for_each(|store| store.insert("c", 1, json!("archived")).unwrap());
+    block_on(set().backup_to_file(&path, &BackupOptions::new())).unwrap();
+    stores.iter().for_each(|store| store.insert("c", 1, json!("live")).unwrap());
+    let before: Vec<_> = stores.iter().map(MemoryStore::snapshot).collect();
+    let calls = Arc::new(Mutex::new(Vec::new()));
+    for (name, store) in names.into_iter().zip(&stores) {
+        let calls = Arc::clone(&calls);
+        store.hook(move |step| {
+            if matches!(step, Step::Commit | Step::Undo | Step::Finish | Step::Abort) {
+                calls.lock().unwrap().push(format!("{step:?} {name}"));
+            }
+            let refuses = name == "c" && step == Step::Commit;
+            let full = || Err(Error::new(ErrorKind::NoSpace, "as planned"));
+            if refuses { full() } else { Ok(()) }
+        });
+    }
+    let archive = Archive::open(&path).unwrap();
+    let restored =
+        block_on(async { set().plan_restore_with(&archive, &bare()).await?.execute().await });
+    assert_eq!(restored.unwrap_err().kind(), ErrorKind::NoSpace);
+    let expected = [
+        "Commit a", "Commit b", "Commit c", "Undo b", "Undo a", "Finish a", "Finish b", "Abort c",
+        "Abort d",
+    ];
+    assert_eq!(*calls.lock().unwrap(), expected);
+    assert_eq!(stores.iter().map(MemoryStore::snapshot).collect::<Vec<_>>(), before);
+}

@@ -100,7 +100,12 @@ impl Way {
             let given = wishes.names.collection(store, name);
             let rule = wishes.conflicts.get(&(store.to_owned(), name.clone()));
             let rule = rule.copied().or(wishes.conflict).unwrap_or(Conflict::Overwrite);
-            let resolver = merges.then(|| Resolver::new(rule, &mapping, archive)).transpose();
+            let resolver = merges
+                .then(|| {
+                    Resolver::new(rule, &mapping, archive)
+                        .map(|resolver| resolver.key_fields(known.info.key.clone()))
+                })
+                .transpose();
             let resolver = resolver.map_err(|e| e.on(format!("{store}/{name}")))?;
             let track = Track {
                 filter,

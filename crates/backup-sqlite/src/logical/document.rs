@@ -1,6 +1,6 @@
 //! The schema document of a collection, as it stands in an archive.
 
-use backup_core::{Error, ErrorKind, Result};
+use backup_core::{Error, ErrorKind, Result, manifest::CollectionInfo};
 use serde::{Deserialize, Serialize};
 
 /// The version of the document that this module reads and writes.
@@ -89,6 +89,20 @@ pub(crate) struct Object {
     /// Of a view: the triggers on it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) triggers: Vec<Object>,
+}
+
+impl Document {
+    /// What the manifest says of the table: where its rows repeat their key.
+    pub(crate) fn info(&self) -> CollectionInfo {
+        let mut info = CollectionInfo::default();
+        if let KeyForm::Columns(columns) = &self.key {
+            // RFC 6901.
+            let escaped =
+                |name: &String| format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+            info.key = columns.iter().map(escaped).collect();
+        }
+        info
+    }
 }
 
 impl Database {

@@ -128,7 +128,7 @@ impl Producer {
         self.give(Part::Schema(Schema {
             collection: collection.to_owned(),
             document: document.write()?,
-            info: Default::default(),
+            info: document.info(),
         }))
     }
 

@@ -316,3 +316,40 @@ fn a_merge_is_counted_beforehand() {
     assert_eq!(notes.store.snapshot(), before);
     assert_eq!(notes.store.traces(), [""; 0]);
 }
+
+#[test]
+fn an_archive_of_a_part_is_added() {
+    let notes = Notes::new();
+    let path = notes.dir.path().join("x.tar.gz");
+    std::fs::remove_file(&path).unwrap();
+    let before = notes.store.content();
+    let part = BackupOptions::new().select(Selection::new().collection("state", "notes"));
+    block_on(stores(&notes.store).backup_to_file(&path, &part)).unwrap();
+    notes.store.insert("notes", 20, json!("changed")).unwrap();
+    let plan = notes.plan(&stores(&notes.store), &bare()).unwrap();
+    assert!(plan.to_string().contains("memory, added to: "), "{plan}");
+    block_on(plan.execute()).unwrap();
+    assert_eq!(notes.store.content(), before, "the other collection stays");
+}
+
+#[test]
+fn a_copy_has_its_key_in_its_value_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.tar.gz");
+    let store = MemoryStore::new();
+    let info = CollectionInfo { key: vec!["/id".into()], ..CollectionInfo::default() };
+    store.create("rows", json!({}), info);
+    store.insert("rows", 7, json!({"id": 7, "text": "archived"})).unwrap();
+    let set = stores(&store);
+    block_on(set.backup_to_file(&path, &BackupOptions::new())).unwrap();
+    store.insert("rows", 7, json!({"id": 7, "text": "live"})).unwrap();
+    let options = bare().merge().conflict(Conflict::KeepBoth);
+    let archive = Archive::open(&path).unwrap();
+    let report =
+        block_on(async { set.plan_restore_with(&archive, &options).await?.execute().await });
+    let merged = &report.unwrap().stores[0].merged["rows"];
+    let [crate::MergeExample::Copied { new_key, .. }] = &merged.examples[..] else { panic!() };
+    let copy = store.get("rows", new_key.parse::<i64>().unwrap()).unwrap();
+    assert_eq!(copy["id"].to_string(), *new_key);
+    assert_eq!(copy["text"], json!("archived"));
+}
