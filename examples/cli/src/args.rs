@@ -189,6 +189,10 @@ pub(crate) struct Changes {
     #[arg(long, value_name = "RULE")]
     pub(crate) conflict: Vec<String>,
 
+    /// Leave out records with the content of an earlier one of the same collection
+    #[arg(long)]
+    pub(crate) skip_duplicates: bool,
+
     /// Restore what is whole in a damaged archive, and name what is lost: exit code 3
     #[arg(long)]
     pub(crate) salvage: bool,

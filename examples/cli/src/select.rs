@@ -55,7 +55,14 @@ mod tests {
         let all = [("state", true), ("uploads", true), ("cache", false)].map(|(name, default)| {
             let kind = Kind::Sqlite { path: name.into(), form: Form::Native };
             let fields = Default::default();
-            Store { name: name.into(), kind, optional: false, default, fields }
+            Store {
+                name: name.into(),
+                kind,
+                optional: false,
+                default,
+                fields,
+                conflicts: Default::default(),
+            }
         });
         let owned = |list: &[&str]| list.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>();
         stores(&all, &owned(include), &owned(exclude), &selection)

@@ -34,6 +34,7 @@ use crate::{
     cancel::Cancel,
     compat::VersionVerdict,
     conflict::Conflict,
+    duplicates::DuplicateOptions,
     error::{Error, ErrorKind, Result},
     manifest::Manifest,
     select::{NameMap, Rewrite, Selection},
@@ -117,6 +118,14 @@ impl RestoreOptions {
         rule: Conflict,
     ) -> Self {
         self.wishes.conflicts.insert((store.into(), collection.into()), rule);
+        self
+    }
+
+    /// Leaves out records that say what an earlier record of the same collection of the archive
+    /// says under another key; `docs/DUPLICATES.md` tells which ways are safe for that.
+    #[must_use]
+    pub fn skip_duplicates(mut self, which: DuplicateOptions) -> Self {
+        self.wishes.duplicates = Some(which);
         self
     }
 

@@ -41,6 +41,10 @@ pub struct RestoredStore {
     /// plan changes it on the way, to what came of it; of a merge the records that were written.
     /// `None` where the restore was taken back.
     pub content: Option<Content>,
+    /// How many records were left out because they say what an earlier one says, by collection
+    /// of the archive. Not known to a [`resume`](crate::Stores::resume).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub repeated: BTreeMap<String, u64>,
     /// Of a merge, what became of the records, by collection. Not known to a
     /// [`resume`](crate::Stores::resume).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -52,6 +52,7 @@ pub(super) struct Seat {
     /// `None`: parts are written as they come out of the archive.
     pub(super) way: Option<Arc<Way>>,
     pub(super) merged: BTreeMap<String, MergedCollection>,
+    pub(super) repeated: BTreeMap<String, u64>,
     pub(super) place: Place,
 }
 
@@ -71,7 +72,15 @@ pub(super) type Leftovers = Vec<Error>;
 impl Seat {
     pub(super) fn new(member: Member, sink: Arc<dyn Sink>) -> Self {
         let from = member.name.clone();
-        Self { member, sink, from, way: None, merged: BTreeMap::new(), place: Place::Absent }
+        Self {
+            member,
+            sink,
+            from,
+            way: None,
+            merged: BTreeMap::new(),
+            repeated: BTreeMap::new(),
+            place: Place::Absent,
+        }
     }
 
     fn name(&self) -> &str {
@@ -200,6 +209,7 @@ impl Run {
                     computed.insert(name.clone(), tallies.written.clone());
                     seat.member.expected = tallies.written;
                     seat.merged = tallies.merged;
+                    seat.repeated = tallies.repeated.counts;
                 }
             }
         }
@@ -348,6 +358,7 @@ impl Run {
             switch: seat.member.switch,
             content: found.remove(seat.name()),
             merged: seat.merged.clone(),
+            repeated: seat.repeated.clone(),
         });
         RestoreReport {
             restore_id,

@@ -26,7 +26,7 @@ use crate::{
 
 use super::{
     merge::{self, MergedCollection},
-    way::Way,
+    way::{Repeated, Way},
 };
 
 /// The parts of an archive, each with its store. A body is read to its end, or dropped,
@@ -62,6 +62,7 @@ pub(crate) struct Tallies {
     pub(crate) came: Content,
     /// What was written; only where it may be something else.
     pub(crate) written: Content,
+    pub(crate) repeated: Repeated,
     pub(crate) merged: BTreeMap<String, MergedCollection>,
 }
 
@@ -402,8 +403,9 @@ async fn on_its_way(
     let collection = batch.collection().to_owned();
     let inner = Arc::clone(way);
     let batch = worker.call(move |tallies| {
-        add_batch(&mut tallies[place].came, &batch);
-        inner.records(&batch)
+        let Tallies { came, repeated, .. } = &mut tallies[place];
+        add_batch(came, &batch);
+        inner.records(&batch, repeated)
     });
     let batch = batch.await.map_err(|e| e.on(name))?;
     let mut batches = vec![batch];

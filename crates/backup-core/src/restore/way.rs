@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use crate::{
     clock::ArchiveId,
     conflict::{Conflict, Resolver},
+    duplicates::{DuplicateOptions, Finder},
     error::{Error, ErrorKind, Result},
     manifest::{FieldMapping, StoreManifest},
     migrate::MigrationPath,
     part::{Content, Part, Schema},
-    record::{RecordBatch, Tally},
+    record::{Edit, RecordBatch, Tally},
     select::{Filter, NameMap, Rewrite, Rewriter, Selection},
 };
 
@@ -36,8 +37,40 @@ struct Track {
     rewriter: Rewriter,
     /// Its name in the live store, where it was given one.
     name: Option<String>,
+    /// How records that say what an earlier one of the archive says are found.
+    duplicates: Option<(DuplicateOptions, FieldMapping)>,
     /// Only where records are added.
     resolver: Option<Resolver>,
+}
+
+/// Records that say what earlier ones of the archive said, by the archive's collection.
+#[derive(Debug, Default)]
+pub(crate) struct Repeated {
+    finders: BTreeMap<String, Finder>,
+    /// How many were left out.
+    pub(crate) counts: BTreeMap<String, u64>,
+}
+
+impl Repeated {
+    fn leave_out(
+        &mut self,
+        batch: RecordBatch,
+        options: &DuplicateOptions,
+        fields: &FieldMapping,
+    ) -> Result<RecordBatch> {
+        let name = batch.collection();
+        if !self.finders.contains_key(name) {
+            self.finders.insert(name.to_owned(), Finder::new(options, fields)?);
+        }
+        let (Some(finder), mut count) = (self.finders.get_mut(name), 0) else { return Ok(batch) };
+        let left = batch.edit(|record| {
+            let again = record.element_json().is_none() && finder.seen(record)?.is_some();
+            count += u64::from(again);
+            Ok(if again { Edit::Drop } else { Edit::Keep })
+        })?;
+        *self.counts.entry(name.to_owned()).or_default() += count;
+        Ok(left)
+    }
 }
 
 /// What the user wants of a restore, as far as it concerns parts.
@@ -47,6 +80,7 @@ pub(crate) struct Wishes {
     pub(crate) names: NameMap,
     pub(crate) rewrite: Rewrite,
     pub(crate) merge: bool,
+    pub(crate) duplicates: Option<DuplicateOptions>,
     /// For all collections.
     pub(crate) conflict: Option<Conflict>,
     pub(crate) conflicts: BTreeMap<(String, String), Conflict>,
@@ -112,6 +146,11 @@ impl Way {
                 rewriter,
                 name: (given != name).then(|| given.to_owned()),
                 resolver,
+                duplicates: wishes.duplicates.clone().map(|mut options| {
+                    // Where a value repeats the key, no two are equal.
+                    options.ignore.extend(known.info.key.iter().cloned());
+                    (options, mapping)
+                }),
             };
             collections.insert(name.clone(), track);
         }
@@ -123,7 +162,10 @@ impl Way {
     /// Whether every part goes into the sink as it comes out of the archive.
     pub(crate) fn is_straight(&self, manifest: &StoreManifest) -> bool {
         let straight = |track: &Track| {
-            track.filter.takes_everything() && !track.rewriter.changes() && track.name.is_none()
+            track.filter.takes_everything()
+                && !track.rewriter.changes()
+                && track.name.is_none()
+                && track.duplicates.is_none()
         };
         !self.merges
             && self.migration.is_none()
@@ -183,13 +225,20 @@ impl Way {
     }
 
     /// Records on their way. Work for a thread: JSON is parsed where something looks into it.
-    pub(crate) fn records(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+    pub(crate) fn records(
+        &self,
+        batch: &RecordBatch,
+        repeated: &mut Repeated,
+    ) -> Result<RecordBatch> {
         let track = self.track(batch.collection())?;
         let mut batch = track.filter.batch(batch)?;
         if let Some(path) = &self.migration {
             batch = path.batch(&self.store, batch)?;
         }
         batch = track.rewriter.batch(&batch)?;
+        if let Some((options, fields)) = &track.duplicates {
+            batch = repeated.leave_out(batch, options, fields)?;
+        }
         Ok(match &track.name {
             Some(name) => batch.in_collection(name),
             None => batch,

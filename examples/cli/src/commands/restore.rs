@@ -6,9 +6,9 @@ use std::{
 };
 
 use backup_kit::{
-    Catalog, Error, ErrorKind, MergeExample, MergedCollection, NameMap, RestoreOptions,
-    RestorePlan, RestoreReport, Result, Rewrite, Selection, SkipReason, Stores, WriteMode,
-    archive::Salvage,
+    Catalog, DuplicateOptions, Error, ErrorKind, MergeExample, MergedCollection, NameMap,
+    RestoreOptions, RestorePlan, RestoreReport, Result, Rewrite, Selection, SkipReason, Stores,
+    WriteMode, archive::Salvage, manifest::Manifest,
 };
 use futures::executor::block_on;
 use serde_json::json;
@@ -31,13 +31,16 @@ pub(super) fn restore(context: &Context<'_>, args: &args::Restore) -> Result<u8>
         .avoid(config.catalog.clone())
         .allow_downgrade(args.allow_downgrade)
         .cancel(&context.cancel);
-    let options = changed(options, &args.changes)?;
     let name = &args.archive.archive;
+    let mut options = options;
     let plan = if args.changes.salvage {
         let salvage = Salvage::open(damaged(&config, name))?;
+        options = changed(ruled(options, &config, salvage.manifest()), &args.changes)?;
         block_on(stores.plan_salvage(salvage, &options))?
     } else {
-        block_on(stores.plan_restore_with(&context.open(name)?, &options))?
+        let archive = context.open(name)?;
+        options = changed(ruled(options, &config, Some(archive.manifest())), &args.changes)?;
+        block_on(stores.plan_restore_with(&archive, &options))?
     };
     if args.dry_run {
         return look(context, &plan);
@@ -73,6 +76,26 @@ fn damaged(config: &Config, name: &str) -> PathBuf {
     inside.filter(|path| !Path::new(name).is_file() && path.is_file()).unwrap_or(name.into())
 }
 
+/// The rules of the configuration, as far as the archive has such collections.
+fn ruled(
+    mut options: RestoreOptions,
+    config: &Config,
+    manifest: Option<&Manifest>,
+) -> RestoreOptions {
+    if let Some(rule) = config.conflict {
+        options = options.conflict(rule);
+    }
+    for store in &config.stores {
+        let known = manifest.and_then(|manifest| manifest.stores.get(&store.name));
+        for (collection, rule) in &store.conflicts {
+            if known.is_some_and(|known| known.collections.contains_key(collection)) {
+                options = options.conflict_in(&store.name, collection, *rule);
+            }
+        }
+    }
+    options
+}
+
 /// What was asked to happen between the archive and the stores.
 fn changed(mut options: RestoreOptions, args: &args::Changes) -> Result<RestoreOptions> {
     options = options
@@ -94,6 +117,9 @@ fn changed(mut options: RestoreOptions, args: &args::Changes) -> Result<RestoreO
                 options.conflict_in(store, collection, rule.parse()?)
             }
         };
+    }
+    if args.skip_duplicates {
+        options = options.skip_duplicates(DuplicateOptions::default());
     }
     Ok(if args.no_safety_backup { options.no_safety_backup() } else { options })
 }
@@ -210,6 +236,11 @@ fn report_back(context: &Context<'_>, report: &RestoreReport) -> Result<u8> {
             }
             let name = plain(&store.name);
             text.push_str(&format!("  {name}: {} read back and equal\n", found.join(", ")));
+        }
+        for (collection, left_out) in store.repeated.iter().filter(|(_, n)| **n > 0) {
+            let what = things(*left_out, "duplicate");
+            let name = plain(&store.name);
+            text.push_str(&format!("  {name}/{}: {what} left out\n", plain(collection)));
         }
         for (collection, merged) in &store.merged {
             text.push_str(&format!("  {}\n", merge_line(&store.name, collection, merged)));

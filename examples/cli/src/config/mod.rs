@@ -4,6 +4,7 @@
 //! line, and an unknown key a suggestion. Messages never quote a value of an unknown key or a
 //! line of the file: it might hold a secret.
 
+mod conflicts;
 mod fields;
 #[cfg(test)]
 mod tests;
@@ -15,7 +16,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use backup_kit::{Error, ErrorKind, Migrations, Result, VersionPolicy, manifest::FieldMapping};
+use backup_kit::{
+    Conflict, Error, ErrorKind, Migrations, Result, VersionPolicy, manifest::FieldMapping,
+};
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -31,6 +34,8 @@ pub(crate) struct Config {
     pub(crate) app: App,
     pub(crate) catalog: Option<PathBuf>,
     pub(crate) stores: Vec<Store>,
+    /// What becomes of records that are on both sides, where records are added.
+    pub(crate) conflict: Option<Conflict>,
     pub(crate) versions: VersionPolicy,
     pub(crate) migrations: Migrations,
 }
@@ -54,6 +59,8 @@ pub(crate) struct Store {
     pub(crate) default: bool,
     /// By collection, where its records have what a selection asks for.
     pub(crate) fields: BTreeMap<String, FieldMapping>,
+    /// By collection, what becomes of records that are on both sides.
+    pub(crate) conflicts: BTreeMap<String, Conflict>,
 }
 
 /// What a store is, and where.
@@ -104,7 +111,7 @@ impl Config {
             Fault { what: format!("not TOML: {}", e.message()), at, hint: None }
         })?;
         let document = Section::new("the configuration", &document, document.get_ref())
-            .knows(&["app", "catalog", "store", "versions", "migration"])?;
+            .knows(&["app", "catalog", "store", "restore", "versions", "migration"])?;
 
         let app = document.required("app")?;
         let app = Section::table("[app]", app)?.knows(&["name", "version", "data_schema"])?;
@@ -125,6 +132,7 @@ impl Config {
             app: App { name: app.text("name")?, version: app.text("version")?, data_schema },
             catalog,
             stores: Vec::new(),
+            conflict: conflicts::usual(&document)?,
             versions: versions::policy(&document)?,
             migrations: versions::migrations(&document)?,
         };
@@ -147,7 +155,7 @@ impl Store {
         let section = Section::table("[[store]]", entry)?;
         let named = section.required("kind")?;
         let kind = section.text("kind")?;
-        let common = ["name", "kind", "optional", "default", "fields"];
+        let common = ["name", "kind", "optional", "default", "fields", "conflicts"];
         let own: &[&str] = match kind.as_str() {
             "sqlite" => &["path", "mode"],
             "files" => &["path", "exclude"],
@@ -167,6 +175,7 @@ impl Store {
             optional: section.flag("optional")?.unwrap_or(false),
             default: section.flag("default")?.unwrap_or(true),
             fields: fields::parse(&section)?,
+            conflicts: conflicts::of(&section)?,
         })
     }
 }

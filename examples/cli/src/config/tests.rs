@@ -49,6 +49,7 @@ fn the_documented_form_reads() {
             optional: false,
             default: true,
             fields: BTreeMap::new(),
+            conflicts: BTreeMap::new(),
         }
     );
     assert_eq!(
@@ -59,6 +60,7 @@ fn the_documented_form_reads() {
             optional: true,
             default: false,
             fields: BTreeMap::new(),
+            conflicts: BTreeMap::new(),
         }
     );
 }
@@ -199,7 +201,7 @@ fn every_fault_has_its_place_and_its_remedy() {
         ),
         (
             format!("{app}{store}password = \"hunter2\""),
-            "8:1: unknown key `password` in [[store]] | known here: name, kind, optional, default, fields, path, exclude",
+            "8:1: unknown key `password` in [[store]] | known here: name, kind, optional, default, fields, conflicts, path, exclude",
         ),
         (
             format!("{app}[[store]]\nname = \"s\"\nkind = \"sqlit\""),
@@ -207,7 +209,7 @@ fn every_fault_has_its_place_and_its_remedy() {
         ),
         (
             format!("{app}[[store]]\nname = \"s\"\nkind = \"sqlite\"\npath=\"p\"\nexclude = []"),
-            "8:1: unknown key `exclude` in [[store]] | known here: name, kind, optional, default, fields, path, mode",
+            "8:1: unknown key `exclude` in [[store]] | known here: name, kind, optional, default, fields, conflicts, path, mode",
         ),
         (
             format!(
@@ -277,4 +279,25 @@ fn fields_are_mapped_collection_by_collection() {
     ] {
         assert_eq!(parse(&format!("{app}{store}{fields}")).unwrap_err(), expected);
     }
+}
+
+#[test]
+fn rules_for_conflicts_are_read() {
+    let app = "[app]\nname = \"a\"\nversion = \"1\"\n";
+    let restore = "[restore]\nconflict = \"keep-newer\"\n";
+    let store = "[[store]]\nname = \"s\"\nkind = \"sqlite\"\npath = \"p\"\n";
+    let of_notes = "conflicts.notes = \"skip\"\n";
+    let config = parse(&format!("{app}{restore}{store}{of_notes}")).unwrap();
+    assert_eq!(config.conflict, Some(Conflict::KeepNewer));
+    assert_eq!(config.stores[0].conflicts["notes"], Conflict::Skip);
+    let wrong = format!("{app}[restore]\nconflict = \"keep-new\"\n{store}");
+    assert_eq!(
+        parse(&wrong).unwrap_err(),
+        "5:12: unknown rule `keep-new` | did you mean `keep-newer`?"
+    );
+    let wrong = format!("{app}{store}conflicts.notes = 1");
+    assert_eq!(
+        parse(&wrong).unwrap_err(),
+        "8:19: `notes` in `conflicts` has to be a text in quotes"
+    );
 }

@@ -353,3 +353,29 @@ fn a_copy_has_its_key_in_its_value_too() {
     assert_eq!(copy["id"].to_string(), *new_key);
     assert_eq!(copy["text"], json!("archived"));
 }
+
+#[test]
+fn records_that_say_the_same_come_back_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.tar.gz");
+    let store = MemoryStore::new().with_batch_records(3);
+    let info = CollectionInfo { key: vec!["/id".into()], ..CollectionInfo::default() };
+    store.create("rows", json!({}), info);
+    for key in 0..20 {
+        store.insert("rows", key, json!({"id": key, "text": key % 7})).unwrap();
+    }
+    store.insert("other", 1, json!({"text": 0})).unwrap();
+    block_on(stores(&store).backup_to_file(&path, &BackupOptions::new())).unwrap();
+    let archive = Archive::open(&path).unwrap();
+    let set = stores(&store);
+    let options = bare().merge().conflict(Conflict::Overwrite);
+    let options = options.skip_duplicates(crate::DuplicateOptions::default());
+    let plan = block_on(set.plan_restore_with(&archive, &options)).unwrap();
+    // Looking does not count.
+    block_on(plan.preview()).unwrap();
+    store.clear();
+    let report = block_on(plan.execute()).unwrap();
+    assert_eq!(report.stores[0].repeated["rows"], 13);
+    let content = store.content().collections;
+    assert_eq!((content["rows"].records, content["other"].records), (7, 1));
+}
