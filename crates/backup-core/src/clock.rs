@@ -23,6 +23,12 @@ impl Timestamp {
         self.0
     }
 
+    /// Seconds from this time to a later one; 0 where that one is earlier.
+    #[must_use]
+    pub fn seconds_until(self, later: Self) -> f64 {
+        later.0.saturating_sub(self.0).max(0) as f64 / 1e6
+    }
+
     /// Now, by the system's clock.
     #[must_use]
     pub fn now() -> Self {

@@ -79,6 +79,9 @@ pub struct PlannedArchive {
     pub partial: bool,
     /// Whether all of its stores show one moment.
     pub consistency: Consistency,
+    /// How long the backup took, in seconds. A restore moves the same bytes the other way, and
+    /// reads them back twice: expect a small multiple of it.
+    pub took: f64,
 }
 
 /// One store of a [`RestorePlan`]; they stand in the order in which they switch.
@@ -271,6 +274,8 @@ impl fmt::Display for RestorePlan {
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
+        let took = self.archive.took;
+        writeln!(f, "The backup took {took:.1} s; expect about {:.1} s", (took * 3.0).max(0.1))?;
         match &self.safety_backup {
             Some(dir) => writeln!(f, "What is live is backed up first, into {}", dir.display())?,
             None => writeln!(f, "What is live is not backed up first")?,

@@ -104,6 +104,7 @@ pub(crate) async fn plan(
             description: manifest.description.clone(),
             partial: manifest.partial,
             consistency: manifest.consistency,
+            took: manifest.created.seconds_until(manifest.finished),
         },
         stores: planned,
         versions,

@@ -2,6 +2,7 @@
 //! the test server, which has the real engine.
 
 mod conform;
+mod crash;
 mod faults;
 mod fixture;
 mod native;
