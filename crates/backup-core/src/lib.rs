@@ -9,6 +9,7 @@ mod catalog;
 mod clock;
 mod compat;
 mod conflict;
+mod diff;
 mod duplicates;
 mod error;
 mod event;
@@ -37,6 +38,9 @@ pub use clock::{ArchiveId, Clock, FixedClock, SystemClock, Timestamp};
 pub use compat::{Compatibility, VersionPolicy, VersionVerdict, Versions};
 pub use conflict::{
     Conflict, ConflictCounts, Copied, Resolution, Resolved, Resolver, SkipReason, Skipped,
+};
+pub use diff::{
+    CollectionDiff, Compared, DiffKeys, DiffOptions, DiffReport, DiffSide, NativeDiff, StoreDiff,
 };
 pub use duplicates::{
     Duplicate, DuplicateGroup, DuplicateKind, DuplicateOptions, DuplicateReport, Finder,

@@ -60,7 +60,15 @@ impl Archive {
     /// No thread can be started; everything else comes through the stream.
     pub fn stream(&self, stores: &[String], cancel: &Cancel) -> Result<PartStream> {
         let stores: HashSet<String> = stores.iter().cloned().collect();
-        let wanted = move |part: &PartEntry| part.kind.store().is_some_and(|s| stores.contains(s));
+        self.stream_parts(move |part| part.kind.store().is_some_and(|s| stores.contains(s)), cancel)
+    }
+
+    /// As [`stream`](Self::stream), of the wanted parts. Who wants records, wants their vectors.
+    pub(crate) fn stream_parts(
+        &self,
+        wanted: impl Fn(&PartEntry) -> bool + Send + 'static,
+        cancel: &Cancel,
+    ) -> Result<PartStream> {
         let scan = self.scan(wanted, cancel)?;
         let archive = self.clone();
         let (mut sender, parts) = mpsc::channel(1);

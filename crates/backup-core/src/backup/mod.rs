@@ -2,7 +2,7 @@
 
 mod ledger;
 mod options;
-mod pin;
+pub(crate) mod pin;
 mod pump;
 mod spool;
 #[cfg(test)]
@@ -380,7 +380,7 @@ impl<'a> Run<'a> {
 }
 
 // Ends every session that is open; in the order of `opened`.
-async fn close(opened: &mut [Opened]) -> Vec<Option<Result<Summary>>> {
+pub(crate) async fn close(opened: &mut [Opened]) -> Vec<Option<Result<Summary>>> {
     let closing = opened.iter_mut().map(|one| {
         let reading = one.reading.take();
         let name = &one.entry.name;

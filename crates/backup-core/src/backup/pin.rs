@@ -19,23 +19,23 @@ use crate::{
 };
 
 /// A store that is ready to be read, or is missing.
-pub(super) struct Opened {
-    pub(super) entry: Arc<Entry>,
-    pub(super) description: Description,
-    pub(super) start: Timestamp,
+pub(crate) struct Opened {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) description: Description,
+    pub(crate) start: Timestamp,
     /// `None` for an optional store that did not answer.
-    pub(super) reading: Option<Reading>,
+    pub(crate) reading: Option<Reading>,
 }
 
-pub(super) struct Reading {
-    pub(super) session: Box<dyn SourceSession>,
-    pub(super) partitions: Vec<Partition>,
-    pub(super) live: bool,
-    pub(super) mark: Option<String>,
+pub(crate) struct Reading {
+    pub(crate) session: Box<dyn SourceSession>,
+    pub(crate) partitions: Vec<Partition>,
+    pub(crate) live: bool,
+    pub(crate) mark: Option<String>,
 }
 
 /// How the pause went.
-pub(super) enum Pause {
+pub(crate) enum Pause {
     /// The host cannot pause.
     Never,
     /// It lasts: stores are to be copied under it.
@@ -45,17 +45,17 @@ pub(super) enum Pause {
 }
 
 /// What pinning needs to know.
-pub(super) struct Pinning<'a> {
-    pub(super) pauser: &'a Pauser,
-    pub(super) policy: LivePolicy,
-    pub(super) clock: &'a dyn Clock,
-    pub(super) watch: &'a Watch,
+pub(crate) struct Pinning<'a> {
+    pub(crate) pauser: &'a Pauser,
+    pub(crate) policy: LivePolicy,
+    pub(crate) clock: &'a dyn Clock,
+    pub(crate) watch: &'a Watch,
 }
 
 impl Pinning<'_> {
     /// Fixes all stores. What was opened stands in `opened` also after an error, so that it
     /// can be closed.
-    pub(super) async fn run(
+    pub(crate) async fn run(
         &self,
         stores: Vec<(Arc<Entry>, PinRequest)>,
         opened: &mut Vec<Opened>,
@@ -126,7 +126,7 @@ impl Pinning<'_> {
     }
 
     /// Asks every session what can be read in parallel.
-    pub(super) async fn partitions(
+    pub(crate) async fn partitions(
         &self,
         opened: &mut [Opened],
         notices: &mut Vec<(String, Notice)>,

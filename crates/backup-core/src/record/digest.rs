@@ -10,7 +10,7 @@ use std::{
 use serde::{Deserialize, Serialize, de::Error as _};
 use sha2::{Digest as _, Sha256};
 
-use super::{RecordBatch, VectorColumn, VectorShape};
+use super::{RecordBatch, RecordRef, VectorColumn, VectorShape};
 use crate::error::{Error, ErrorKind};
 
 macro_rules! hex_type {
@@ -179,32 +179,53 @@ impl Tally {
 
     /// Adds every record of a batch.
     pub fn add_batch(&mut self, batch: &RecordBatch) {
-        for record in batch.iter() {
-            self.add_line(record.line().as_bytes());
-        }
-        for column in batch.columns() {
-            let mut tally = VectorTally::default();
-            for (row, record) in batch.iter().enumerate() {
+        self.add_batch_with(batch, |_, _, _| ());
+    }
+
+    /// As [`add_batch`](Self::add_batch); `each` is told every record's own share: the digest
+    /// of its line, and the sum over its vectors.
+    pub(crate) fn add_batch_with(
+        &mut self,
+        batch: &RecordBatch,
+        mut each: impl FnMut(RecordRef<'_>, [u8; 32], [u8; 32]),
+    ) {
+        let mut tallies = vec![VectorTally::default(); batch.columns().len()];
+        for (row, record) in batch.iter().enumerate() {
+            let line = self.line(record.line().as_bytes());
+            let mut vectors = ContentDigest::ZERO;
+            for (column, tally) in batch.columns().iter().zip(&mut tallies) {
                 if column.is_present(row) {
+                    let digest = vector_digest(record.key_json(), column, row);
                     tally.count += 1;
-                    tally.digest.add(&vector_digest(record.key_json(), column, row));
+                    tally.digest.add(&digest);
+                    vectors.add(&digest);
                 }
             }
+            each(record, line, vectors.0);
+        }
+        for (column, tally) in batch.columns().iter().zip(&tallies) {
             // A column that no record of the batch has is not content: whether it stands in
             // a batch depends on where the batch's borders are.
             if tally.count > 0 {
-                self.add_vectors(column.name(), &tally);
+                self.add_vectors(column.name(), tally);
             }
         }
     }
 
     /// Adds one record by its line, without the line feed.
     pub fn add_line(&mut self, line: &[u8]) {
+        self.line(line);
+    }
+
+    /// As [`add_line`](Self::add_line); returns the line's own digest.
+    pub(crate) fn line(&mut self, line: &[u8]) -> [u8; 32] {
         self.records += 1;
         let mut hasher = Sha256::new();
         hasher.update((line.len() as u64).to_le_bytes());
         hasher.update(line);
-        self.digest.add(&hasher.finalize().into());
+        let digest = hasher.finalize().into();
+        self.digest.add(&digest);
+        digest
     }
 
     /// Adds another tally of the same collection.

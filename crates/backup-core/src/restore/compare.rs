@@ -21,7 +21,8 @@ pub(crate) fn compare(store: &str, expected: &Content, found: &Content) -> Resul
     })
 }
 
-fn tallies(expected: &Tally, found: &Tally) -> Result<()> {
+/// Compares one collection.
+pub(crate) fn tallies(expected: &Tally, found: &Tally) -> Result<()> {
     equal("number of records", expected.records, found.records)?;
     equal("digest of the records", expected.digest, found.digest)?;
     // A column without any vector is as good as none.

@@ -1,6 +1,6 @@
 //! Restoring: plan, stage, verify, switch, verify again, finish; or take everything back.
 
-mod compare;
+pub(crate) mod compare;
 mod merge;
 mod plan;
 mod prepare;
