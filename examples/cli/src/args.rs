@@ -9,7 +9,8 @@ Exit codes:
   0  done                     10  something that was named does not exist
   1  failed                   11  locked by another run
   2  wrong usage              130, 143  interrupted, and cleaned up
-  3  done, but partial        any other: failed";
+  3  done, but partial        any other: failed
+  4  compared, and different";
 
 /// One consistent backup of several stores in one archive, restored completely or not at all.
 #[derive(Debug, Parser)]
@@ -53,6 +54,8 @@ pub(crate) enum Command {
     /// Check that an archive is whole and undamaged
     #[command(alias = "verify")]
     Validate(Validate),
+    /// Compare an archive with another one, or with what the stores hold now
+    Diff(Diff),
     /// Put an archive back into its stores, completely or not at all
     Restore(Restore),
     /// Finish or take back a restore that was interrupted
@@ -139,6 +142,24 @@ pub(crate) struct Validate {
     /// Every hash of every part: the default
     #[arg(long)]
     pub(crate) check_files: bool,
+
+    /// Also restore it into temporary stores, compare, and remove them
+    #[arg(long, conflicts_with = "quick")]
+    pub(crate) drill: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Diff {
+    #[command(flatten)]
+    pub(crate) archive: Archive,
+
+    /// The other archive; without it, what the stores of the configuration hold now
+    #[arg(value_name = "OTHER")]
+    pub(crate) other: Option<String>,
+
+    /// How many keys are listed of each kind of difference; all are counted
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) keys: usize,
 }
 
 #[derive(Debug, Args)]

@@ -12,6 +12,8 @@ pub(crate) const FAILED: u8 = 1;
 pub(crate) const USAGE: u8 = 2;
 /// Done, but something is missing or in doubt.
 pub(crate) const PARTIAL: u8 = 3;
+/// Two sides were compared, and differ.
+pub(crate) const DIFFERENT: u8 = 4;
 /// Something that was named does not exist.
 pub(crate) const MISSING: u8 = 10;
 /// Another run holds the lock.

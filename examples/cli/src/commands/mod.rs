@@ -2,6 +2,8 @@
 //! into text and JSON.
 
 mod create;
+mod diff;
+mod drill;
 mod extract;
 mod info;
 mod list;
@@ -34,6 +36,7 @@ pub(crate) fn run(context: &Context<'_>, command: &Command) -> Result<u8> {
         Command::List(args) => list::run(context, args),
         Command::Info(args) => info::run(context, args),
         Command::Validate(args) => validate::run(context, args),
+        Command::Diff(args) => diff::run(context, args),
         Command::Restore(args) => restore::restore(context, args),
         Command::Resume => restore::resume(context),
         Command::Migrations(args::Migrations::List) => migrations::list(context),

@@ -3,7 +3,7 @@
 use backup_kit::{Result, archive::VerifyMode};
 use serde_json::json;
 
-use super::{Context, place};
+use super::{Context, drill, place};
 use crate::{
     args::Validate,
     exit,
@@ -24,8 +24,14 @@ pub(super) fn run(context: &Context<'_>, args: &Validate) -> Result<u8> {
     meter.end();
     let report = report.map_err(|e| e.on(&path))?;
 
+    let drill = if args.drill {
+        Some(drill::run(context, &archive).map_err(|e| e.on(&path))?)
+    } else {
+        None
+    };
+
     let manifest = archive.manifest();
-    let document = json!({
+    let mut document = json!({
         "path": path,
         "id": manifest.id,
         "valid": true,
@@ -56,6 +62,18 @@ pub(super) fn run(context: &Context<'_>, args: &Validate) -> Result<u8> {
             screen.style.warn("partial"),
         ));
     }
+    let mut code = exit::DONE;
+    if let Some(drill) = &drill {
+        document["drill"] = drill.document();
+        for name in &drill.restored {
+            text.push_str(&format!("  {}: restored for a drill and equal\n", plain(name)));
+        }
+        for (name, kind) in &drill.left_out {
+            let what = format!("{name}: not drilled: a store of kind {kind} has no embedded form");
+            text.push_str(&format!("  {} {}\n", screen.style.warn("partial"), plain(&what)));
+            code = exit::PARTIAL;
+        }
+    }
     screen.result(document, &text)?;
-    Ok(exit::DONE)
+    Ok(code)
 }

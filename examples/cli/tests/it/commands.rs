@@ -283,7 +283,8 @@ fn help_names_every_command_and_code() {
     let world = World::new();
     let help = world.good(&["--help"]);
     for word in [
-        "create", "list", "info", "validate", "restore", "resume", "extract", "salvage", "130, 143",
+        "create", "list", "info", "validate", "diff", "restore", "resume", "extract", "salvage",
+        "130, 143",
     ] {
         assert!(help.contains(word), "{word}: {help}");
     }

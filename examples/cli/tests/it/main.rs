@@ -2,6 +2,7 @@
 
 mod codes;
 mod commands;
+mod diff;
 mod faults;
 mod json;
 mod places;
