@@ -5,6 +5,11 @@
 //! |---|---|
 //! | `qdrant` | [`QdrantStore`]: a server, over gRPC and REST |
 //! | `qdrant-edge` | [`edge::EdgeStore`]: a shard of the embedded engine |
+//!
+//! A restore replaces collections, or adds points to those of a server
+//! ([merge mode](backup_core::WriteMode::Merge)): settings, indexes, aliases and all other points
+//! stay. A server cannot be locked, so of points that are changed while it commits the last writer
+//! wins. Embedded shards are only replaced.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -8,6 +8,8 @@ use backup_core::{
     record::ElementType,
 };
 use serde::{Deserialize, Serialize};
+#[cfg(feature = "qdrant")]
+use serde_json::json;
 use serde_json::{Map, Value};
 
 /// What recreates a collection, in the words of Qdrant's REST interface: so nothing is lost
@@ -162,6 +164,16 @@ impl Document {
             }
         }
         request.retain(|_, value| !value.is_null());
+        Value::Object(request)
+    }
+
+    /// What makes a collection that keeps points of this one for a while: nobody searches it,
+    /// and no limits of the application hold there.
+    #[cfg(feature = "qdrant")]
+    pub(crate) fn scratch_request(&self) -> Value {
+        let mut request = self.params().cloned().unwrap_or_default();
+        request.retain(|_, value| !value.is_null());
+        request.insert("optimizers_config".to_owned(), json!({"indexing_threshold": 0}));
         Value::Object(request)
     }
 }

@@ -9,11 +9,13 @@ use backup_core::{
 use qdrant_client::{
     Qdrant, QdrantError,
     qdrant::{
-        CountPoints, DenseVector, ListValue, MultiDenseVector, NamedVectors, PointId, PointStruct,
-        RetrievedPoint, ScrollPoints, SparseVector, Struct, UpsertPoints, Value, Vector as Sent,
-        VectorOutput, Vectors, WithPayloadSelector, WithVectorsSelector, point_id, value::Kind,
-        vector::Vector as SentKind, vector_output::Vector as Got, vectors::VectorsOptions,
-        vectors_output::VectorsOptions as GotVectors, with_payload_selector, with_vectors_selector,
+        CountPoints, DeletePoints, DenseVector, GetPoints, ListValue, MultiDenseVector,
+        NamedVectors, PointId, PointStruct, PointsIdsList, RetrievedPoint, ScrollPoints,
+        SparseVector, Struct, UpsertPoints, Value, Vector as Sent, VectorOutput, Vectors,
+        WithPayloadSelector, WithVectorsSelector, point_id, points_selector::PointsSelectorOneOf,
+        value::Kind, vector::Vector as SentKind, vector_output::Vector as Got,
+        vectors::VectorsOptions, vectors_output::VectorsOptions as GotVectors,
+        with_payload_selector, with_vectors_selector,
     },
 };
 use serde_json::Value as Json;
@@ -26,6 +28,25 @@ use super::{
 };
 use crate::points::{Encoder, Id, Point, Vector, VectorRef};
 
+/// What is wanted of points.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    Whole,
+    Ids,
+}
+
+impl Of {
+    fn payload(self) -> Option<WithPayloadSelector> {
+        let enable = with_payload_selector::SelectorOptions::Enable(self == Self::Whole);
+        Some(WithPayloadSelector { selector_options: Some(enable) })
+    }
+
+    fn vectors(self) -> Option<WithVectorsSelector> {
+        let enable = with_vectors_selector::SelectorOptions::Enable(self == Self::Whole);
+        Some(WithVectorsSelector { selector_options: Some(enable) })
+    }
+}
+
 /// One page of a collection, in the order of the ids.
 pub(super) struct Page {
     pub(super) points: Vec<RetrievedPoint>,
@@ -37,21 +58,48 @@ pub(super) async fn scroll(
     collection: &str,
     offset: Option<PointId>,
     limit: u32,
+    of: Of,
 ) -> Result<Page> {
     let request = ScrollPoints {
         collection_name: collection.to_owned(),
         offset,
         limit: Some(limit),
-        with_payload: Some(WithPayloadSelector {
-            selector_options: Some(with_payload_selector::SelectorOptions::Enable(true)),
-        }),
-        with_vectors: Some(WithVectorsSelector {
-            selector_options: Some(with_vectors_selector::SelectorOptions::Enable(true)),
-        }),
+        with_payload: of.payload(),
+        with_vectors: of.vectors(),
         ..ScrollPoints::default()
     };
     let answer = client.scroll(request).await.map_err(|e| failed(e).on(collection))?;
     Ok(Page { points: answer.result, next: answer.next_page_offset })
+}
+
+/// Those of the points that are there, in any order.
+pub(super) async fn retrieve(
+    client: &Qdrant,
+    collection: &str,
+    ids: &[Id],
+    of: Of,
+) -> Result<Vec<RetrievedPoint>> {
+    let request = GetPoints {
+        collection_name: collection.to_owned(),
+        ids: ids.iter().copied().map(write_id).collect(),
+        with_payload: of.payload(),
+        with_vectors: of.vectors(),
+        ..GetPoints::default()
+    };
+    let answer = client.get_points(request).await.map_err(|e| failed(e).on(collection))?;
+    Ok(answer.result)
+}
+
+pub(super) async fn delete(client: &Qdrant, collection: &str, ids: &[Id]) -> Result<()> {
+    let ids = ids.iter().copied().map(write_id).collect();
+    let request = DeletePoints {
+        collection_name: collection.to_owned(),
+        wait: Some(true),
+        points: Some(PointsSelectorOneOf::Points(PointsIdsList { ids }).into()),
+        ..DeletePoints::default()
+    };
+    client.delete_points(request).await.map_err(|e| failed(e).on(collection))?;
+    Ok(())
 }
 
 pub(super) async fn count(client: &Qdrant, collection: &str) -> Result<u64> {

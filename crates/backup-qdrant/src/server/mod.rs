@@ -2,6 +2,8 @@
 
 mod client;
 mod grpc;
+mod lookup;
+mod merge;
 mod options;
 #[cfg(feature = "qdrant-edge")]
 mod pinned;
@@ -107,6 +109,7 @@ impl Adapter for QdrantStore {
         can.sparse_vectors = true;
         can.collections = true;
         can.undo = true;
+        can.merge = true;
         // Restored in either form, whatever a backup of this store takes.
         can.blobs = true;
         can.records = true;

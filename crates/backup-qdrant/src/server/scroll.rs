@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use super::{
     client::Client,
-    grpc::{self, Page},
+    grpc::{self, Of, Page},
     rest::retry,
 };
 use crate::{
@@ -28,8 +28,8 @@ use crate::{
 
 /// Bytes of a page: small enough to be fetched while another one is encoded, large enough that
 /// the way to the server does not count.
-const PAGE_BYTES: usize = 1 << 20;
-const FIRST_PAGE: usize = 64;
+pub(super) const PAGE_BYTES: usize = 1 << 20;
+pub(super) const FIRST_PAGE: usize = 64;
 const MAX_PAGE: usize = 10_000;
 /// Points whose payload is asked for again over REST in one request.
 const EXACT_POINTS: usize = 100;
@@ -122,8 +122,9 @@ impl Fetch {
         loop {
             let wanted = (PAGE_BYTES / self.size.load(Ordering::Relaxed)).clamp(1, most);
             let limit = u32::try_from(wanted).unwrap_or(u32::MAX);
-            let scrolled =
-                retry(|| grpc::scroll(&self.client.grpc, &self.collection, offset.clone(), limit));
+            let scrolled = retry(|| {
+                grpc::scroll(&self.client.grpc, &self.collection, offset.clone(), limit, Of::Whole)
+            });
             let page = match scrolled.await {
                 Ok(page) => page,
                 // A page longer than a message may be: the points are larger than those before.
@@ -149,42 +150,63 @@ impl Fetch {
             let what = "Qdrant sent an empty page that is not the last";
             return Err(Error::new(ErrorKind::Mismatch, what).on(&self.collection));
         }
-        let (mut reads, mut rounded) = (Vec::with_capacity(page.points.len()), Vec::new());
-        for mut point in page.points {
-            let id = grpc::read_id(point.id.take())?;
-            if self.last.is_some_and(|last| id <= last) {
-                let what = "Qdrant sent a point twice, or out of order";
-                return Err(Error::new(ErrorKind::Mismatch, what)
-                    .on(format!("{}, point {}", self.collection, id.key()))
-                    .advise("wait until shards are moved or resharded, then try again"));
-            }
-            self.last = Some(id);
-            if grpc::perhaps_rounded(&point.payload) {
-                rounded.push(id);
-            }
-            reads.push(Read { id, point, exact: None });
-        }
-        let mut exact = HashMap::new();
-        for ids in rounded.chunks(EXACT_POINTS) {
-            exact.extend(self.exact(ids).await?);
-        }
-        if !exact.is_empty() {
-            reads.iter_mut().for_each(|read| read.exact = exact.remove(&read.id));
+        let reads = exactly(&self.client, &self.collection, page.points).await?;
+        for read in &reads {
+            in_order(&mut self.last, read.id, &self.collection)?;
         }
         Ok(reads)
     }
+}
 
-    /// Payloads as JSON, which keeps integers of 2^63 and more.
-    async fn exact(&self, ids: &[Id]) -> Result<Vec<(Id, Map<String, Value>)>> {
-        let wanted: Vec<Value> = ids.iter().map(|id| id.to_json()).collect();
-        let body = json!({"ids": wanted, "with_payload": true, "with_vector": false});
-        let path = ["collections", &self.collection, "points"];
-        let answer = self.client.rest.post(&path, body).send().await?;
-        let points = answer.as_array().into_iter().flatten().map(|point| {
-            let id = Id::from_json(&point["id"])?;
-            let payload = point["payload"].as_object().cloned().unwrap_or_default();
-            Ok((id, payload))
-        });
-        points.collect()
+/// Refuses a point that does not come after the last one.
+pub(super) fn in_order(last: &mut Option<Id>, id: Id, collection: &str) -> Result<()> {
+    if last.replace(id).is_none_or(|last| last < id) {
+        return Ok(());
     }
+    let what = "Qdrant sent a point twice, or out of order";
+    Err(Error::new(ErrorKind::Mismatch, what)
+        .on(format!("{collection}, point {}", id.key()))
+        .advise("wait until shards are moved or resharded, then try again"))
+}
+
+/// Points of a collection that came over gRPC, with those payloads that it did not carry exactly.
+pub(super) async fn exactly(
+    client: &Client,
+    collection: &str,
+    points: Vec<RetrievedPoint>,
+) -> Result<Vec<Read>> {
+    let (mut reads, mut rounded) = (Vec::with_capacity(points.len()), Vec::new());
+    for mut point in points {
+        let id = grpc::read_id(point.id.take())?;
+        if grpc::perhaps_rounded(&point.payload) {
+            rounded.push(id);
+        }
+        reads.push(Read { id, point, exact: None });
+    }
+    let mut exact = HashMap::new();
+    for ids in rounded.chunks(EXACT_POINTS) {
+        exact.extend(payloads(client, collection, ids).await?);
+    }
+    if !exact.is_empty() {
+        reads.iter_mut().for_each(|read| read.exact = exact.remove(&read.id));
+    }
+    Ok(reads)
+}
+
+/// Payloads as JSON, which keeps integers of 2^63 and more.
+async fn payloads(
+    client: &Client,
+    collection: &str,
+    ids: &[Id],
+) -> Result<Vec<(Id, Map<String, Value>)>> {
+    let wanted: Vec<Value> = ids.iter().map(|id| id.to_json()).collect();
+    let body = json!({"ids": wanted, "with_payload": true, "with_vector": false});
+    let path = ["collections", collection, "points"];
+    let answer = client.rest.post(&path, body).send().await?;
+    let points = answer.as_array().into_iter().flatten().map(|point| {
+        let id = Id::from_json(&point["id"])?;
+        let payload = point["payload"].as_object().cloned().unwrap_or_default();
+        Ok((id, payload))
+    });
+    points.collect()
 }

@@ -7,7 +7,7 @@ use std::{
 
 use backup_core::{
     Cancel, Error, ErrorKind, Prepared, Reattached, Result, Sink, SinkSession, StagePlan,
-    StageToken, Switch, async_trait,
+    StageToken, Switch, WriteMode, async_trait,
 };
 
 use super::{
@@ -31,11 +31,19 @@ impl Sink for QdrantStore {
             .keys()
             .map(|blob| collection_of(blob).map(|collection| (collection.to_owned(), true)));
         let names = records.chain(native).collect::<Result<BTreeMap<String, bool>>>()?;
+        let merge = plan.mode == WriteMode::Merge;
+        let native = names.iter().find(|(_, native)| merge && **native);
+        if let Some((name, _)) = native {
+            let what = "a native snapshot is a whole collection and cannot be merged into one";
+            return Err(Error::new(ErrorKind::Unsupported, what)
+                .on(name)
+                .advise("restore in replace mode, or convert the snapshot to records first"));
+        }
         let id = plan.restore_id.clone();
-        let planned = async move { prepare(&client, &options, &id, names).await };
+        let planned = async move { prepare(&client, &options, &id, names, merge).await };
         let (token, notes) = self.client.run(planned).await?;
         let switch = match token.targets.as_slice() {
-            _ if !token.removed.is_empty() => Switch::Stepwise,
+            _ if merge || !token.removed.is_empty() => Switch::Stepwise,
             targets if targets.iter().all(|target| matches!(target.was, Was::Alias(_))) => {
                 Switch::AtomicPointer
             }
@@ -80,6 +88,7 @@ async fn prepare(
     options: &QdrantOptions,
     restore_id: &str,
     names: BTreeMap<String, bool>,
+    merge: bool,
 ) -> Result<(Token, Vec<String>)> {
     let collections = client.collections().await?;
     let aliases = client.aliases().await?;
@@ -94,32 +103,46 @@ async fn prepare(
                 .on(name)
                 .advise("let the store's patterns of collections include it"));
         }
-        let (was, shadow) = if let Some(to) = aliases.get(&name) {
-            notes.push(format!("the alias {name} will point at a new collection; {to} is removed"));
-            let short = restore_id.get(restore_id.len().saturating_sub(12)..).unwrap_or(restore_id);
-            (Was::Alias(to.clone()), format!("{name}.{short}"))
-        } else if collections.contains(&name) {
-            if !client.is_whole_here(&name).await? {
-                let what = "a collection that lies on several servers cannot be replaced in place";
-                return Err(Error::new(ErrorKind::Unsupported, what)
-                    .on(name)
-                    .advise("let the application use an alias, and restore into that"));
+        let staged = format!("{anchor}.new.{number}");
+        let was = match aliases.get(&name) {
+            Some(to) => Was::Alias(to.clone()),
+            None if collections.contains(&name) => Was::Collection,
+            None => Was::Free,
+        };
+        let shadow = match &was {
+            Was::Alias(to) if !merge => {
+                notes.push(format!(
+                    "the alias {name} will point at a new collection; {to} is removed"
+                ));
+                let short = restore_id.len().saturating_sub(12);
+                format!("{name}.{}", restore_id.get(short..).unwrap_or(restore_id))
             }
-            notes.push(format!("the collection {name} is replaced"));
-            (Was::Collection, format!("{anchor}.new.{number}"))
-        } else {
-            (Was::Free, format!("{anchor}.new.{number}"))
+            Was::Collection if !merge => {
+                if !client.is_whole_here(&name).await? {
+                    let what =
+                        "a collection that lies on several servers cannot be replaced in place";
+                    return Err(Error::new(ErrorKind::Unsupported, what)
+                        .on(name)
+                        .advise("let the application use an alias, and restore into that"));
+                }
+                notes.push(format!("the collection {name} is replaced"));
+                staged
+            }
+            Was::Alias(to) => {
+                notes.push(format!("points are added to {to}, at which the alias {name} points"));
+                staged
+            }
+            Was::Collection => {
+                notes.push(format!("points are added to the collection {name}"));
+                staged
+            }
+            Was::Free => staged,
         };
         targets.push(Target { name, native, was, shadow, old: format!("{anchor}.old.{number}") });
     }
-    let kept: BTreeSet<&String> = targets
-        .iter()
-        .flat_map(|target| match &target.was {
-            Was::Alias(to) => [&target.name, to],
-            _ => [&target.name, &target.shadow],
-        })
-        .collect();
-    let others = collections.iter().filter(|name| options.wants(name) && !kept.contains(name));
+    let kept: BTreeSet<&str> = targets.iter().map(Target::place).collect();
+    let replaced = |name: &String| !merge && options.wants(name);
+    let others = collections.iter().filter(|name| replaced(name) && !kept.contains(name.as_str()));
     let removed = others.enumerate().map(|(number, name)| {
         notes.push(format!("the collection {name} is not in the archive: it is removed"));
         Removed { name: name.clone(), old: format!("{anchor}.gone.{number}") }
@@ -128,6 +151,13 @@ async fn prepare(
     if let Some(taken) = targets.iter().find(|target| collections.contains(&target.shadow)) {
         let what = "the name for a restored collection is taken";
         return Err(Error::new(ErrorKind::AlreadyExists, what).on(&taken.shadow));
+    }
+    if merge && targets.iter().any(|target| target.was != Was::Free) {
+        notes.push(
+            "Qdrant cannot be locked: of points that are changed while the commit runs, the last \
+             writer wins; earlier changes are seen and refused, by the process that read them"
+                .to_owned(),
+        );
     }
     let left = stage::left(&collections, &anchor);
     if !left.is_empty() {
@@ -139,5 +169,5 @@ async fn prepare(
     // Notes of other restores are nobody's aliases.
     let aliases: BTreeMap<_, _> =
         aliases.into_iter().filter(|(alias, _)| !stage::is_ours(alias)).collect();
-    Ok((Token { anchor, targets, removed, aliases }, notes))
+    Ok((Token { anchor, merge, targets, removed, aliases }, notes))
 }

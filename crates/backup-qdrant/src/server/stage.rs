@@ -9,7 +9,8 @@ use std::{
 
 use backup_core::{
     Blob, BlobContent, Cancel, Content, Error, ErrorKind, Part, Result, Schema, SinkSession,
-    async_trait, record::RecordBatch,
+    async_trait,
+    record::{Key, RecordBatch},
 };
 use futures::{StreamExt, TryStreamExt, ready, stream};
 use qdrant_client::qdrant::PointStruct;
@@ -20,6 +21,7 @@ use super::{
     QdrantStore,
     client::{Client, point},
     grpc,
+    merge::Answers,
     options::QdrantOptions,
     rest::retry,
     scroll::Scroll,
@@ -67,10 +69,12 @@ pub(super) struct Session {
     turns: Arc<Semaphore>,
     /// By collection.
     staged: Arc<Mutex<HashMap<String, Staged>>>,
+    pub(super) answers: Arc<Mutex<Answers>>,
 }
 
 #[derive(Clone)]
 struct Staged {
+    /// What the collection is to be; where points are added, what it is.
     document: Arc<Document>,
     forms: Arc<[VectorForm]>,
 }
@@ -84,7 +88,13 @@ impl Session {
             cancel,
             turns: Arc::new(Semaphore::new(IN_FLIGHT)),
             staged: Arc::default(),
+            answers: Arc::default(),
         }
+    }
+
+    /// The same restore, for the way back: a restore that was cancelled is taken back.
+    fn uncancelled(self) -> Self {
+        Self { cancel: Cancel::new(), ..self }
     }
 
     pub(super) async fn on_runtime<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T>
@@ -147,14 +157,19 @@ impl Session {
     /// Checks what a collection is to be.
     async fn announce(&self, name: &str, document: Document) -> Result<Staged> {
         let target = self.target(name)?;
+        let forms: Arc<[VectorForm]> = document.forms()?.into();
+        let live = match target.was {
+            Was::Free => None,
+            _ => Some(self.client.settings(target.place()).await?),
+        };
+        if let Some(live) = &live {
+            self.same_vectors(target, &document, &forms, live)?;
+        }
+        let document = live.filter(|_| self.token.adds_to(target)).unwrap_or(document);
         if document.custom_sharding() {
             let what = "the application chooses the shards of this collection, \
                         which cannot be restored yet";
             return Err(Error::new(ErrorKind::Unsupported, what).on(&target.name));
-        }
-        let forms: Arc<[VectorForm]> = document.forms()?.into();
-        if !self.options.other_vectors {
-            self.same_vectors(target, &document, &forms).await?;
         }
         Ok(Staged { document: Arc::new(document), forms })
     }
@@ -162,9 +177,14 @@ impl Session {
     async fn schema(&self, schema: Schema) -> Result<()> {
         let staged = self.announce(&schema.collection, Document::read(&schema)?).await?;
         let target = self.target(&schema.collection)?;
-        // Vectors are indexed once all have come.
-        let mut request = staged.document.create_request();
-        request["optimizers_config"]["indexing_threshold"] = 0.into();
+        let request = if self.token.adds_to(target) {
+            staged.document.scratch_request()
+        } else {
+            // Vectors are indexed once all have come.
+            let mut request = staged.document.create_request();
+            request["optimizers_config"]["indexing_threshold"] = 0.into();
+            request
+        };
         self.client.create_collection(&target.shadow, request).await?;
         self.lock().insert(target.name.clone(), staged);
         Ok(())
@@ -172,6 +192,10 @@ impl Session {
 
     /// Recovers a native snapshot into its shadow.
     async fn native(&self, blob: Blob) -> Result<()> {
+        if self.token.merge {
+            let what = "a native snapshot cannot be merged into a collection";
+            return Err(Error::new(ErrorKind::Unsupported, what).on(&blob.name));
+        }
         let native = Native::read(&blob.name, &blob.metadata)?;
         let staged = self.announce(&native.collection, native.document).await?;
         let target = self.target(&native.collection)?;
@@ -222,16 +246,17 @@ impl Session {
     }
 
     /// Refuses vectors that the application would not find its way in.
-    async fn same_vectors(
+    fn same_vectors(
         &self,
         target: &Target,
         document: &Document,
         forms: &[VectorForm],
+        live: &Document,
     ) -> Result<()> {
-        let live = match target.was {
-            Was::Free => return Ok(()),
-            _ => self.client.settings(&target.name).await?,
-        };
+        let adds = self.token.adds_to(target);
+        if self.options.other_vectors && !adds {
+            return Ok(());
+        }
         let mut differ = Vec::new();
         let live_forms = live.forms()?;
         for form in forms {
@@ -251,6 +276,7 @@ impl Session {
         }
         if let (Some(ours), Some(theirs)) = (document.model(), live.model())
             && ours != theirs
+            && !self.options.other_vectors
         {
             differ
                 .push(format!("the model is {ours} in the archive and {theirs} in the collection"));
@@ -261,10 +287,13 @@ impl Session {
         let what = "the archive's vectors are not those that the application uses now";
         Err(Error::new(ErrorKind::Incompatible, what)
             .on(format!("{}: {}", target.name, differ.join("; ")))
-            .advise(
+            .advise(if adds {
+                "restore into another server or under another name and embed the texts again; \
+                 only another model is taken as it is, with `accept_other_vectors`"
+            } else {
                 "restore into another server or under another name and embed the texts again, \
-                 or take the archive's vectors as they are with `accept_other_vectors`",
-            ))
+                 or take the archive's vectors as they are with `accept_other_vectors`"
+            }))
     }
 
     async fn records(&self, batch: RecordBatch) -> Result<()> {
@@ -273,9 +302,21 @@ impl Session {
         let staged = staged.ok_or_else(|| {
             interrupted("records came without the collection's description", batch.collection())
         })?;
+        self.send(&target.shadow, &staged.forms, &batch)
+            .await
+            .map_err(|error| error.on(&target.name))
+    }
+
+    /// Writes points into a collection with vectors of these forms.
+    pub(super) async fn send(
+        &self,
+        place: &str,
+        forms: &[VectorForm],
+        batch: &RecordBatch,
+    ) -> Result<()> {
         let each = (batch.byte_size() / batch.len().max(1)).max(1);
         let most = (CHUNK_BYTES / each).clamp(1, CHUNK_POINTS);
-        let decoder = Decoder::new(&batch, &staged.forms)?;
+        let decoder = Decoder::new(batch, forms)?;
         let mut points = decoder.points();
         let turns = stream::repeat_with(|| Arc::clone(&self.turns).acquire_owned());
         let mut turns = std::pin::pin!(turns.then(|turn| turn));
@@ -294,12 +335,11 @@ impl Session {
             .map(|(turn, chunk)| async {
                 let _until_sent = turn;
                 self.cancel.check()?;
-                self.upsert(&target.shadow, chunk?).await
+                self.upsert(place, chunk?).await
             })
             .buffer_unordered(IN_FLIGHT)
             .try_for_each(|()| async { Ok(()) })
             .await
-            .map_err(|error: Error| error.on(&target.name))
     }
 
     async fn upsert(&self, collection: &str, points: Vec<Sendable>) -> Result<()> {
@@ -333,14 +373,16 @@ impl Session {
             return Err(interrupted("staging was interrupted", &target.name));
         }
         let mut wishes = Vec::new();
-        for target in &self.token.targets {
+        for target in self.token.targets.iter().filter(|target| !self.token.adds_to(target)) {
             let document = &staged[&target.name].document;
             self.finish_collection(&target.shadow, document)
                 .await
                 .map_err(|error| error.on(&target.name))?;
-            wishes.extend(
-                document.aliases.iter().map(|alias| point(&self.token.wish(alias), &target.shadow)),
-            );
+            // What is live stays in a merge, aliases too.
+            let stays =
+                |alias: &&String| self.token.merge && self.token.aliases.contains_key(*alias);
+            let aliases = document.aliases.iter().filter(|alias| !stays(alias));
+            wishes.extend(aliases.map(|alias| point(&self.token.wish(alias), &target.shadow)));
         }
         self.set_notes(&[Note::Sealed], wishes).await?;
         Ok(BTreeSet::from([Note::Sealed]))
@@ -416,6 +458,12 @@ impl Session {
         let mut content = Content::new();
         for target in &self.token.targets {
             self.cancel.check()?;
+            if live && self.token.merge {
+                let tally = self.tally_merged(target).await;
+                let tally = tally.map_err(|error| error.on(&target.name))?;
+                content.collections.insert(target.name.clone(), tally);
+                continue;
+            }
             let place = if live { &target.name } else { &target.shadow };
             if target.native {
                 let whole = self.client.count(&target.shadow).await?;
@@ -474,6 +522,12 @@ pub(super) fn out_of_order(verb: &str, why: &str) -> Error {
 
 #[async_trait]
 impl SinkSession for Session {
+    async fn existing(&self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
+        self.cancel.check()?;
+        let (collection, keys) = (collection.to_owned(), keys.to_vec());
+        self.on_runtime(|this| async move { this.look_up(&collection, &keys).await }).await
+    }
+
     async fn write(&self, part: Part) -> Result<()> {
         self.cancel.check()?;
         match part {
@@ -508,14 +562,14 @@ impl SinkSession for Session {
     }
 
     async fn undo(&self) -> Result<()> {
-        self.on_runtime(|this| async move { this.switch_back().await }).await
+        self.on_runtime(|this| async move { this.uncancelled().switch_back().await }).await
     }
 
     async fn finish(&self) -> Result<()> {
-        self.on_runtime(|this| async move { this.end().await }).await
+        self.on_runtime(|this| async move { this.uncancelled().end().await }).await
     }
 
     async fn abort(&self) -> Result<()> {
-        self.on_runtime(|this| async move { this.give_up().await }).await
+        self.on_runtime(|this| async move { this.uncancelled().give_up().await }).await
     }
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::{
     client::{point, unpoint},
     stage::{Session, is_ours, out_of_order},
-    token::{Note, Was},
+    token::{Note, Target, Was},
 };
 use crate::schema::Document;
 
@@ -38,11 +38,7 @@ impl Session {
             self.set_notes(&[Note::Sealed, Note::Committing], Vec::new()).await?;
         }
         for target in &self.token.targets {
-            if !matches!(target.was, Was::Alias(_)) {
-                self.replace(&target.shadow, &target.name)
-                    .await
-                    .map_err(|error| error.on(&target.name))?;
-            }
+            self.bring_in(target).await.map_err(|error| error.on(&target.name))?;
         }
         for removed in &self.token.removed {
             self.delete_live(&removed.name).await?;
@@ -74,9 +70,20 @@ impl Session {
         })
     }
 
+    async fn bring_in(&self, target: &Target) -> Result<()> {
+        if self.token.adds_to(target) {
+            self.add(&target.shadow, target).await
+        } else if self.token.repoints(target) {
+            Ok(())
+        } else {
+            self.replace(&target.shadow, &target.name).await
+        }
+    }
+
     async fn put_back(&self) -> Result<()> {
         for target in &self.token.targets {
             match target.was {
+                _ if self.token.adds_to(target) => self.take_out(target).await?,
                 Was::Collection => self.replace(&target.old, &target.name).await?,
                 Was::Free => self.delete_live(&target.name).await?,
                 Was::Alias(_) => {}
@@ -100,7 +107,8 @@ impl Session {
         let aliases = self.client.aliases().await?;
         for target in &self.token.targets {
             let Was::Alias(to) = &target.was else { continue };
-            if committed && there.contains(to) && !aliases.values().any(|other| other == to) {
+            let left = self.token.repoints(target) && !aliases.values().any(|other| other == to);
+            if committed && left && there.contains(to) {
                 self.client.drop_collection(to).await?;
             }
         }
@@ -109,7 +117,7 @@ impl Session {
         let remembered = aliases.keys().filter(|a| remember.iter().any(|r| a.starts_with(r)));
         self.client.change_aliases(remembered.map(|alias| unpoint(alias)).collect()).await?;
         // What an alias points at now has no other name.
-        let targets = self.token.targets.iter().filter(|t| matches!(t.was, Was::Alias(_)));
+        let targets = self.token.targets.iter().filter(|target| self.token.repoints(target));
         let live: Vec<_> = targets.filter(|_| committed).map(|t| t.shadow.as_str()).collect();
         self.drop_own(|name| !live.contains(&name)).await
     }
@@ -202,7 +210,11 @@ impl Session {
 
     /// Copies aside what is to be replaced or removed.
     async fn keep_old(&self) -> Result<()> {
-        let replaced = self.token.targets.iter().filter(|t| t.was == Was::Collection);
+        for target in self.token.targets.iter().filter(|target| self.token.adds_to(target)) {
+            self.keep_touched(target).await.map_err(|error| error.on(&target.name))?;
+        }
+        let whole = |t: &&Target| t.was == Was::Collection && !self.token.adds_to(t);
+        let replaced = self.token.targets.iter().filter(whole);
         let replaced = replaced.map(|target| (&target.name, &target.old));
         let removed = self.token.removed.iter().map(|removed| (&removed.name, &removed.old));
         for (name, old) in replaced.chain(removed) {
@@ -271,7 +283,7 @@ impl Session {
             .map(|(alias, to)| (alias.clone(), to.clone()))
             .collect();
         let prefix = self.token.wish("");
-        for target in &self.token.targets {
+        for target in self.token.targets.iter().filter(|target| !self.token.adds_to(target)) {
             let place = match target.was {
                 Was::Alias(_) => &target.shadow,
                 _ => &target.name,
@@ -288,13 +300,8 @@ impl Session {
 
     /// Collections whose aliases the restore sets.
     fn touched(&self) -> BTreeSet<&str> {
-        let targets = self.token.targets.iter().flat_map(|target| {
-            let to = match &target.was {
-                Was::Alias(to) => to,
-                _ => &target.name,
-            };
-            [to.as_str(), target.shadow.as_str()]
-        });
+        let targets = self.token.targets.iter().filter(|target| !self.token.adds_to(target));
+        let targets = targets.flat_map(|target| [target.place(), &target.shadow]);
         targets.chain(self.token.removed.iter().map(|removed| removed.name.as_str())).collect()
     }
 

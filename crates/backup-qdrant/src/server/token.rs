@@ -16,6 +16,9 @@ pub(super) const PREFIX: &str = "backup-kit.";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Token {
     pub(super) anchor: String,
+    /// Points are added to the collections that are there.
+    #[serde(default)]
+    pub(super) merge: bool,
     /// The collections of the archive.
     pub(super) targets: Vec<Target>,
     /// Collections that the archive does not have.
@@ -30,9 +33,9 @@ pub(super) struct Target {
     /// Restored from a native snapshot.
     pub(super) native: bool,
     pub(super) was: Was,
-    /// Where its new content is staged; stays, where the name is an alias.
+    /// Where its new content is staged; stays, where the name is an alias that is moved.
     pub(super) shadow: String,
-    /// Where its old content is kept.
+    /// Where its old content is kept, in a merge that of the points that are written.
     pub(super) old: String,
 }
 
@@ -63,6 +66,16 @@ pub(super) enum Note {
     Undone,
 }
 
+impl Target {
+    /// The collection that the application uses by this name.
+    pub(super) fn place(&self) -> &str {
+        match &self.was {
+            Was::Alias(to) => to,
+            Was::Free | Was::Collection => &self.name,
+        }
+    }
+}
+
 impl Note {
     pub(super) const ALL: [Self; 5] =
         [Self::Sealed, Self::Committing, Self::Committed, Self::Undoing, Self::Undone];
@@ -81,6 +94,16 @@ impl Note {
 impl Token {
     pub(super) fn anchor(restore_id: &str) -> String {
         format!("{PREFIX}{restore_id}")
+    }
+
+    /// Whether points are added to a collection that is there.
+    pub(super) fn adds_to(&self, target: &Target) -> bool {
+        self.merge && target.was != Was::Free
+    }
+
+    /// Whether an alias is moved to the shadow, which then stays.
+    pub(super) fn repoints(&self, target: &Target) -> bool {
+        !self.merge && matches!(target.was, Was::Alias(_))
     }
 
     /// The alias that is a note.
@@ -108,13 +131,15 @@ impl Token {
         let kept = |name: &String| name.starts_with(&format!("{}.", self.anchor));
         let good = self.anchor.starts_with(PREFIX)
             && self.anchor.len() > PREFIX.len()
-            && self.removed.iter().all(|removed| kept(&removed.old))
+            && self.removed.iter().all(|removed| kept(&removed.old) && !self.merge)
             && self.targets.iter().all(|target| {
-                let shadow = match target.was {
-                    Was::Alias(_) => target.shadow.starts_with(&target.name),
-                    _ => kept(&target.shadow),
+                let shadow = if self.repoints(target) {
+                    target.shadow.starts_with(&target.name)
+                } else {
+                    kept(&target.shadow)
                 };
-                shadow && kept(&target.old) && check_name(&target.name).is_ok()
+                let names = [target.name.as_str(), target.place()];
+                shadow && kept(&target.old) && names.iter().all(|name| check_name(name).is_ok())
             });
         if good {
             return Ok(());

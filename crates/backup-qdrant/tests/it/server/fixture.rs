@@ -86,6 +86,11 @@ impl Site {
         QdrantStore::options(&self.grpc).rest_url(&self.rest)
     }
 
+    /// For gRPC and for REST.
+    pub(crate) fn addresses(&self) -> (&str, &str) {
+        (&self.grpc, &self.rest)
+    }
+
     pub(crate) fn store(&self) -> QdrantStore {
         self.options().open().expect("a store")
     }

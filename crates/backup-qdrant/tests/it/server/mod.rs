@@ -5,5 +5,6 @@ mod conform;
 mod crash;
 mod faults;
 mod fixture;
+mod merge;
 mod native;
 mod rich;
