@@ -23,6 +23,7 @@ mod pipe;
 mod quiesce;
 pub mod record;
 mod redact;
+mod references;
 mod restore;
 pub mod select;
 mod sink;
@@ -57,9 +58,10 @@ pub use part::{
     FileEntry, Metadata, Notice, NoticeKind, Part, Schema, byte_stream,
 };
 pub use quiesce::{Pause, Quiesce};
+pub use references::Reference;
 pub use restore::{
     MergeExample, MergedCollection, PlannedArchive, PlannedStore, Preview, RestoreOptions,
-    RestorePlan, RestoreReport, RestoredStore,
+    RestorePlan, RestoreReport, RestoredReference, RestoredStore,
 };
 pub use select::{Condition, NameMap, Op, Rewrite, Selection, Unmapped};
 pub use sink::{Prepared, Reattached, Sink, SinkSession, StagePlan, StageToken, Switch, WriteMode};

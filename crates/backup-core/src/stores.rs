@@ -8,11 +8,12 @@ use crate::{
     error::{Error, ErrorKind, Result},
     event::{Observer, Watch},
     hooks::{Hooks, RestoreHooks},
-    manifest::{Application, FieldMapping},
+    manifest::{Application, FieldMapping, ReferenceEnd},
     migrate::Migrations,
     part::Metadata,
     quiesce::{Pauser, Quiesce},
     redact::redact,
+    references::{self, Reference},
     sink::Sink,
     source::Source,
 };
@@ -55,6 +56,7 @@ pub struct Stores {
     pub(crate) facts: Facts,
     pub(crate) versions: VersionPolicy,
     pub(crate) migrations: Migrations,
+    pub(crate) references: Vec<Reference>,
 }
 
 /// One registered store.
@@ -92,6 +94,7 @@ impl Stores {
             facts: Facts::default(),
             versions: VersionPolicy::new(),
             migrations: Migrations::default(),
+            references: Vec::new(),
         }
     }
 
@@ -235,6 +238,44 @@ impl Stores {
         self
     }
 
+    /// Declares that values in the records of one collection name records of another. How many
+    /// of them dangle is counted at every backup and again at every restore.
+    ///
+    /// The stores of both ends must be registered, and a field must be a JSON pointer; this is
+    /// checked when a backup or a restore begins. A collection that is not there has no records.
+    ///
+    /// ```
+    /// use backup_core::{Catalog, MemoryStore, Reference, Stores, manifest::ReferenceEnd};
+    /// use serde_json::json;
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let (rows, points) = (MemoryStore::new(), MemoryStore::new());
+    /// rows.insert("notes", 1, json!({"points": [7, 8]}))?;
+    /// points.insert("passages", 7, json!({}))?;
+    /// let stores = Stores::new("docs-memory", "1.0.0")
+    ///     .with("state", rows)
+    ///     .with("vectors", points)
+    ///     .reference(Reference::new(
+    ///         ReferenceEnd::field("state", "notes", "/points"),
+    ///         ReferenceEnd::key("vectors", "passages"),
+    ///     ));
+    /// # futures::executor::block_on(async {
+    /// let backup = stores.backup(&Catalog::open(folder.path())?).await?;
+    /// let [counted] = &backup.manifest.references[..] else { panic!() };
+    /// assert_eq!((counted.values, counted.dangling), (2, Some(1)));
+    /// assert_eq!(counted.examples, ["8"]);
+    /// # Ok::<(), backup_core::Error>(()) })?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Security
+    /// A few of the values that dangle stand in the manifest, in the plan and in the report.
+    #[must_use]
+    pub fn reference(mut self, reference: Reference) -> Self {
+        self.references.push(reference);
+        self
+    }
+
     /// The names of the stores, in the order in which they were added.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| entry.name.as_str())
@@ -243,16 +284,26 @@ impl Stores {
     // The same set with only these stores.
     pub(crate) fn only(&self, names: &[&str]) -> Self {
         let entries = self.entries.iter().filter(|entry| names.contains(&entry.name.as_str()));
-        Self {
+        let mut only = Self {
             hooks: self.hooks.clone(),
             application: self.application.clone(),
-            entries: entries.cloned().collect(),
+            entries: Vec::new(),
             pauser: self.pauser.clone(),
             clock: Arc::clone(&self.clock),
             facts: self.facts.clone(),
             versions: self.versions.clone(),
             migrations: self.migrations.clone(),
-        }
+            references: self.references.clone(),
+        };
+        only.keep(entries.cloned().collect());
+        only
+    }
+
+    // Leaves these stores, and the references between them.
+    pub(crate) fn keep(&mut self, entries: Vec<Arc<Entry>>) {
+        let there = |end: &ReferenceEnd| entries.iter().any(|entry| entry.name == end.store);
+        self.references.retain(|one| there(&one.from) && there(&one.to));
+        self.entries = entries;
     }
 
     // The stores of these names, or all; in the order in which they were added.
@@ -269,6 +320,7 @@ impl Stores {
                 return wrong("two stores have the same name", name);
             }
         }
+        references::check(self)?;
         let Some(names) = names else { return Ok(self.entries.clone()) };
         if let Some(name) = names.iter().find(|name| self.entry(name).is_none()) {
             return Err(self.unknown(name));

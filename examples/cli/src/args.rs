@@ -218,6 +218,10 @@ pub(crate) struct Changes {
     #[arg(long)]
     pub(crate) salvage: bool,
 
+    /// Go on where references dangle that did not in the archive, also required ones
+    #[arg(long)]
+    pub(crate) allow_dangling: bool,
+
     /// Do not back up first what is live
     #[arg(long)]
     pub(crate) no_safety_backup: bool,

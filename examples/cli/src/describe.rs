@@ -31,6 +31,7 @@ pub(crate) fn manifest(
     section(&mut out, "Stores", stores(manifest, verbose), style);
     section(&mut out, "Collections", collections(manifest, verbose), style);
     section(&mut out, "Native snapshots", blobs(manifest, verbose), style);
+    section(&mut out, "References", references(manifest), style);
     if verbose {
         section(&mut out, "Figures", figures(manifest), style);
         section(&mut out, "Facts", facts(manifest), style);
@@ -264,6 +265,12 @@ fn blobs(manifest: &Manifest, verbose: bool) -> Option<Table> {
     any.then_some(table)
 }
 
+fn references(manifest: &Manifest) -> Option<Table> {
+    let mut table = Table::bare(&[Side::Left]);
+    manifest.references.iter().for_each(|reference| table.row([reference.to_string()]));
+    (!manifest.references.is_empty()).then_some(table)
+}
+
 fn figures(manifest: &Manifest) -> Option<Table> {
     let mut table = Table::bare(&[Side::Left, Side::Left, Side::Right]);
     let mut any = false;
@@ -369,6 +376,10 @@ Collections
 Native snapshots
   store  file         size
   state  main.db  8.00 KiB
+
+References
+  state/notes:/passage -> vectors/passages: 7 of 974 values dangle: 41, \"draft\", …
+  vectors/passages:/file -> uploads/root: not checked: uploads/root: the store could not be reached
 
 Notices: 1
   store-missing  uploads  the folder does not exist

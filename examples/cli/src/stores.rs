@@ -9,7 +9,7 @@ pub(crate) fn make<'s>(
     config: &Config,
     chosen: impl IntoIterator<Item = &'s Store>,
 ) -> Result<Stores> {
-    let mut stores = application(config);
+    let mut stores = config.references.iter().cloned().fold(application(config), Stores::reference);
     for store in chosen {
         for (collection, fields) in &store.fields {
             stores = stores.fields(&store.name, collection, fields.clone());

@@ -6,11 +6,14 @@ use crate::{
     archive::BodyEnd,
     error::{Error, Result},
     event::{Event, Watch},
-    manifest::{CollectionManifest, FieldMapping, StoreNotice},
+    manifest::{
+        CollectionManifest, FieldMapping, ReferenceCount, ReferenceEnd, StoreManifest, StoreNotice,
+    },
     part::{
         BlobContent, CollectionEnd, EntryFacts, EntryKind, FileEntry, Notice, NoticeKind, Schema,
     },
     record::RecordBatch,
+    references::{Collector, Reference},
     select::{Filter, Selection},
 };
 
@@ -24,6 +27,7 @@ pub(super) struct Ledger {
     pub(super) partial: bool,
     fields: BTreeMap<(String, String), FieldMapping>,
     selection: Selection,
+    references: Collector,
     watch: Watch,
 }
 
@@ -51,6 +55,7 @@ impl Ledger {
         stores: &[String],
         fields: BTreeMap<(String, String), FieldMapping>,
         selection: Selection,
+        references: &[Reference],
         watch: Watch,
     ) -> Self {
         let account = |name: &String| Account { name: name.clone(), ..Account::default() };
@@ -61,6 +66,9 @@ impl Ledger {
             partial: false,
             fields,
             selection,
+            references: Collector::new(references, Reference::MAX_VALUES, |end| {
+                (end.store.clone(), end.collection.clone())
+            }),
             watch,
         }
     }
@@ -133,6 +141,7 @@ impl Ledger {
             _ => batch,
         };
         known.tally.add_batch(&taken);
+        self.references.batch(&account.name, &taken);
         Ok(Some(taken))
     }
 
@@ -172,6 +181,7 @@ impl Ledger {
         account.came(partition, root, 1)?;
         if let Some(known) = account.collections.get_mut(root) {
             known.tally.add_line(&line);
+            self.references.entry(&account.name, root, path);
         }
         self.length(store, root, &path.to_string(), end);
         Ok(())
@@ -221,6 +231,35 @@ impl Ledger {
             }
         }
         Ok(())
+    }
+
+    /// Everything was read: what came of the references, with a notice for each that could not be
+    /// counted. `manifests` are in the order of the accounts.
+    pub(super) fn references(&mut self, manifests: &[StoreManifest]) -> Vec<ReferenceCount> {
+        let (stores, selection) = (&self.stores, &self.selection);
+        self.references.rule_out(|ReferenceEnd { store, collection, .. }| {
+            let Some(place) = stores.iter().position(|account| account.name == *store) else {
+                return Some("the store is not backed up".into());
+            };
+            let Account { collections, filters, blobs, .. } = &stores[place];
+            let chosen = selection.takes(store, collection) && !filters.contains_key(collection);
+            let why = match manifests.get(place) {
+                _ if collections.contains_key(collection) => return None,
+                Some(manifest) if manifest.missing => "the store could not be reached",
+                _ if !chosen => "it is not selected",
+                _ if !blobs.is_empty() => {
+                    "the store is backed up in its native form, which is not looked into"
+                }
+                // There is no such collection: no value points there or from there.
+                _ => return None,
+            };
+            Some(why.into())
+        });
+        let counts = self.references.counts();
+        for count in counts.iter().filter(|count| count.unchecked.is_some()) {
+            self.notice("", super::remark(format!("the reference {count}")));
+        }
+        counts
     }
 
     /// A partition was read to its end: so must be its collections.

@@ -221,6 +221,7 @@ impl<'a> Run<'a> {
                 &names,
                 facts.fields.clone(),
                 self.options.selection.clone(),
+                &self.stores.references,
                 watch.clone(),
             ),
             watch.clone(),

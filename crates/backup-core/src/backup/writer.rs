@@ -301,6 +301,7 @@ impl Thread {
             self.ledger.notice(&store, notice);
         }
         let mut manifest = closing.manifest;
+        manifest.references = self.ledger.references(&closing.stores);
         manifest.partial = self.ledger.partial;
         manifest.notices = self.ledger.notices;
         manifest.notice_count = self.ledger.notice_count;

@@ -12,6 +12,6 @@ mod tests;
 
 pub use v1::{
     Application, CollectionInfo, CollectionManifest, Consistency, FieldMapping, IndexFacts,
-    Manifest, PageRef, Preamble, Producer, StoreConsistency, StoreManifest, StoreNotice,
-    SystemInfo, TimeWindow, VectorInfo,
+    Manifest, PageRef, Preamble, Producer, ReferenceCount, ReferenceEnd, StoreConsistency,
+    StoreManifest, StoreNotice, SystemInfo, TimeWindow, VectorInfo,
 };

@@ -142,6 +142,28 @@ fn manifest() -> Manifest {
             },
         }],
         notice_count: 1,
+        references: vec![
+            ReferenceCount {
+                from: ReferenceEnd::field("state", "notes", "/passage"),
+                to: ReferenceEnd::key("vectors", "passages"),
+                required: true,
+                values: 974,
+                dangling: Some(7),
+                examples: vec!["41".into(), "\"draft\"".into()],
+                unchecked: None,
+                extra: Metadata::new(),
+            },
+            ReferenceCount {
+                from: ReferenceEnd::field("vectors", "passages", "/file"),
+                to: ReferenceEnd::key("uploads", "root"),
+                required: false,
+                values: 76,
+                dangling: None,
+                examples: Vec::new(),
+                unchecked: some("uploads/root: the store could not be reached"),
+                extra: Metadata::new(),
+            },
+        ],
         statistics: map([("entities", 52)]),
         metadata: map([("host", json!({"release": "nightly", "shards": [1, 2]}))]),
         index: IndexFacts {

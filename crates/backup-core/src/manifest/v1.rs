@@ -1,6 +1,6 @@
 //! Format 1.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +84,9 @@ pub struct Manifest {
     /// How many notices there were in all.
     #[serde(default)]
     pub notice_count: u64,
+    /// What was counted of the references that the host declared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<ReferenceCount>,
     /// Named figures from the host.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub statistics: BTreeMap<String, u64>,
@@ -360,6 +363,136 @@ impl FieldMapping {
     }
 }
 
+/// One end of a reference: the keys of a collection's records, or a field in their values.
+///
+/// As text it is `store/collection` or `store/collection:/field`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ReferenceEnd {
+    /// The store.
+    pub store: String,
+    /// The collection; of a folder tree, the root.
+    pub collection: String,
+    /// A JSON pointer (RFC 6901) into the value; `None`: the key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
+}
+
+impl ReferenceEnd {
+    /// The keys of a collection's records.
+    #[must_use]
+    pub fn key(store: impl Into<String>, collection: impl Into<String>) -> Self {
+        Self { store: store.into(), collection: collection.into(), field: None }
+    }
+
+    /// The values at a JSON pointer, each item of one that is a list.
+    #[must_use]
+    pub fn field(
+        store: impl Into<String>,
+        collection: impl Into<String>,
+        pointer: impl Into<String>,
+    ) -> Self {
+        Self { field: Some(pointer.into()), ..Self::key(store, collection) }
+    }
+}
+
+impl FromStr for ReferenceEnd {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (place, field) = match text.find(":/") {
+            Some(at) => (&text[..at], Some(&text[at + 1..])),
+            None => (text, None),
+        };
+        match place.split_once('/') {
+            Some((store, collection)) if !store.is_empty() && !collection.is_empty() => Ok(Self {
+                store: store.into(),
+                collection: collection.into(),
+                field: field.map(Into::into),
+            }),
+            _ => Err(Error::new(ErrorKind::InvalidInput, "not the end of a reference")
+                .on(format!("{text:?}"))
+                .advise("write it like store/collection or store/collection:/field")),
+        }
+    }
+}
+
+impl fmt::Display for ReferenceEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.store, self.collection)?;
+        self.field.iter().try_for_each(|field| write!(f, ":{field}"))
+    }
+}
+
+/// What was counted of a reference: of the values that point, how many name no record of the
+/// archive.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct ReferenceCount {
+    /// Where the values are that point.
+    pub from: ReferenceEnd,
+    /// Where they point.
+    pub to: ReferenceEnd,
+    /// The host cannot do without.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub required: bool,
+    /// How many different values point.
+    pub values: u64,
+    /// How many of them dangle; `None`: that was not found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dangling: Option<u64>,
+    /// A few that dangle, as canonical JSON.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub examples: Vec<String>,
+    /// Why it was not found out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unchecked: Option<String>,
+    /// Members that this version does not know.
+    #[serde(flatten)]
+    pub extra: Metadata,
+}
+
+impl ReferenceCount {
+    /// Nothing counted yet.
+    #[must_use]
+    pub fn new(from: &ReferenceEnd, to: &ReferenceEnd) -> Self {
+        Self {
+            from: from.clone(),
+            to: to.clone(),
+            required: false,
+            values: 0,
+            dangling: None,
+            examples: Vec::new(),
+            unchecked: None,
+            extra: Metadata::new(),
+        }
+    }
+}
+
+/// One line: `state/notes:/point -> vectors/passages: 2 of 9 values dangle: 7, 8`.
+impl fmt::Display for ReferenceCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} -> {}: ", self.from, self.to)?;
+        let s = if self.values == 1 { "" } else { "s" };
+        match self.dangling {
+            None => {
+                let why = self.unchecked.as_deref().unwrap_or("it is not known why");
+                write!(f, "not checked: {why}")
+            }
+            Some(0) => write!(f, "{} value{s}, none dangles", self.values),
+            Some(dangling) => {
+                let verb = if dangling == 1 { "dangles" } else { "dangle" };
+                write!(f, "{dangling} of {} value{s} {verb}", self.values)?;
+                let known = self.examples.len() as u64;
+                if known > 0 {
+                    write!(f, ": {}", self.examples.join(", "))?;
+                    f.write_str(if known < dangling { ", …" } else { "" })?;
+                }
+                Ok(())
+            }
+        }
+    }
+}
+
 /// Where the index pages of an archive are.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -415,6 +548,7 @@ impl Manifest {
             config: Vec::new(),
             notices: Vec::new(),
             notice_count: 0,
+            references: Vec::new(),
             statistics: BTreeMap::new(),
             metadata: Metadata::new(),
             index: IndexFacts::default(),

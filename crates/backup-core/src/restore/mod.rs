@@ -5,6 +5,7 @@ mod merge;
 mod plan;
 mod prepare;
 mod preview;
+mod references;
 mod report;
 mod resume;
 mod run;
@@ -26,7 +27,7 @@ pub use self::{
     merge::{MergeExample, MergedCollection},
     plan::{PlannedArchive, PlannedStore, RestorePlan},
     preview::Preview,
-    report::{RestoreReport, RestoredStore},
+    report::{RestoreReport, RestoredReference, RestoredStore},
 };
 use self::{stage::Parts, way::Wishes};
 use crate::{
@@ -50,6 +51,7 @@ pub struct RestoreOptions {
     journal_dir: Option<PathBuf>,
     other_application: bool,
     downgrade: bool,
+    dangling: bool,
     safety: safety::Place,
     avoid: Vec<PathBuf>,
     cancel: Cancel,
@@ -178,6 +180,14 @@ impl RestoreOptions {
     #[must_use]
     pub fn allow_downgrade(mut self, allow: bool) -> Self {
         self.downgrade = allow;
+        self
+    }
+
+    /// Goes on where more [references](crate::Stores::reference) dangle afterwards than in the
+    /// archive, also where they are required; it is a warning then.
+    #[must_use]
+    pub fn allow_dangling(mut self, allow: bool) -> Self {
+        self.dangling = allow;
         self
     }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{
     Origin,
+    references::References,
     report::RestoreReport,
     run::{Run, Seat},
     safety::Safety,
@@ -19,7 +20,7 @@ use crate::{
     event::Event,
     hooks::Hooks,
     journal::{Header, Journal},
-    manifest::{Application, Consistency},
+    manifest::{Application, Consistency, ReferenceCount},
     migrate::{MigrationInfo, MigrationPath},
     quiesce::Pauser,
     sink::{Switch, WriteMode},
@@ -37,6 +38,9 @@ pub struct RestorePlan {
     pub(super) archive: PlannedArchive,
     pub(super) versions: VersionVerdict,
     pub(super) stores: Vec<PlannedStore>,
+    /// As they are in the archive.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) references: Vec<ReferenceCount>,
     pub(super) notes: Vec<String>,
     pub(super) warnings: Vec<String>,
     /// What is lost of a damaged archive.
@@ -54,6 +58,7 @@ pub(super) struct Work {
     pub(super) origin: Origin,
     // Store by store, as in the plan.
     pub(super) seats: Vec<Seat>,
+    pub(super) references: References,
     pub(super) pauser: Pauser,
     pub(super) hooks: Hooks,
     pub(super) safety: Option<Safety>,
@@ -137,6 +142,12 @@ impl RestorePlan {
         &self.stores
     }
 
+    /// What the archive says of the references between its records.
+    #[must_use]
+    pub fn references(&self) -> &[ReferenceCount] {
+        &self.references
+    }
+
     /// What the user should weigh before going on.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
@@ -168,7 +179,7 @@ impl RestorePlan {
     /// [`Unfinished`](crate::ErrorKind::Unfinished) or [`Locked`](crate::ErrorKind::Locked),
     /// another restore comes first. With any other kind, live content is as before.
     pub async fn execute(self) -> Result<RestoreReport> {
-        let Work { origin, seats, pauser, hooks, safety, clock, cancel } = self.work;
+        let Work { origin, seats, references, pauser, hooks, safety, clock, cancel } = self.work;
         cancel.check()?;
         let names: Vec<_> = self.stores.iter().map(|store| store.name.clone()).collect();
         let from: Vec<_> = self.stores.iter().map(|store| store.from.clone()).collect();
@@ -196,6 +207,8 @@ impl RestorePlan {
             safety_backup: None,
             cancel,
             lost: self.lost,
+            references,
+            checked: Vec::new(),
             warnings: Vec::new(),
         };
         let total = self.stores.iter().map(|store| store.bytes).sum();
@@ -271,6 +284,11 @@ impl fmt::Display for RestorePlan {
             if lost.lost_count > SHOWN as u64 {
                 writeln!(f, "  … and {} more", lost.lost_count - SHOWN as u64)?;
             }
+        }
+        for reference in &self.references {
+            let line = reference.to_string();
+            let line: String = line.chars().filter(|c| !c.is_control()).collect();
+            writeln!(f, "reference in the archive: {line}")?;
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;

@@ -10,6 +10,7 @@ use std::{
 use super::{
     Origin, RestoreOptions,
     plan::{PlannedArchive, PlannedStore, RestorePlan, Work},
+    references::References,
     run::Seat,
     safety::Safety,
     versions,
@@ -87,13 +88,14 @@ pub(crate) async fn plan(
     if Journal::files(&journal_dir)[0].exists() {
         warnings.push("an earlier restore has not come to its end: call resume first".into());
     }
-    let (planned, seats): (Vec<PlannedStore>, _) = chosen.into_iter().unzip();
+    let (planned, seats): (Vec<PlannedStore>, Vec<_>) = chosen.into_iter().unzip();
     let names: Vec<_> = planned.iter().map(|store| store.name.as_str()).collect();
     let safety = safety.map(|dir| Safety {
         stores: stores.only(&names),
         dir,
         avoid: avoid.into_iter().chain(folders).collect(),
     });
+    let references = References::new(stores, &manifest, &seats, options.dangling);
     Ok(RestorePlan {
         restore_id,
         archive: PlannedArchive {
@@ -107,6 +109,7 @@ pub(crate) async fn plan(
             took: manifest.created.seconds_until(manifest.finished),
         },
         stores: planned,
+        references: manifest.references.clone(),
         versions,
         notes,
         warnings,
@@ -118,6 +121,7 @@ pub(crate) async fn plan(
             safety,
             hooks: stores.hooks.clone(),
             seats,
+            references,
             pauser: stores.pauser.clone(),
             clock: Arc::clone(&stores.clock),
             cancel: options.cancel.clone(),

@@ -1,6 +1,9 @@
 //! What a merge would do, counted without doing it.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
 
 use super::{
     merge::MergedCollection,
@@ -12,6 +15,7 @@ use crate::{
     error::{Error, Result},
     event::Watch,
     journal::{Header, Journal},
+    references::Collector,
     sink::SinkSession,
     worker::guarded,
 };
@@ -52,7 +56,9 @@ impl RestorePlan {
                 let begun = seat.sink.begin(&seat.member.token, cancel);
                 sessions.push(guarded(&seat.member.name, begun).await?);
             }
-            let lanes: Vec<_> = seats.iter().zip(&sessions).map(|(s, o)| lane(s, &**o)).collect();
+            let references = Arc::default();
+            let lanes = seats.iter().zip(&sessions).map(|(s, o)| lane(s, &**o, &references));
+            let lanes: Vec<_> = lanes.collect();
             let names: Vec<_> = seats.iter().map(|seat| seat.from.clone()).collect();
             let parts = (origin.open)(&names, cancel)?;
             stage::stage(&lanes, parts, 0, &Watch::default(), cancel).await
@@ -71,9 +77,13 @@ impl RestorePlan {
     }
 }
 
-fn lane<'a>(seat: &'a Seat, session: &'a dyn SinkSession) -> Lane<'a> {
-    let way = seat.way.as_ref();
-    Lane { name: &seat.member.name, from: &seat.from, session, way, only_looks: true }
+fn lane<'a>(
+    seat: &'a Seat,
+    session: &'a dyn SinkSession,
+    references: &'a Arc<Mutex<Collector>>,
+) -> Lane<'a> {
+    let (name, from, way) = (&seat.member.name, &seat.from, seat.way.as_ref());
+    Lane { name, from, session, way, only_looks: true, references }
 }
 
 fn left_behind(error: Error) -> Error {

@@ -1,11 +1,13 @@
 //! What a restore came to.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::Serialize;
 
 use super::merge::MergedCollection;
-use crate::{archive::SalvageReport, clock::ArchiveId, part::Content, sink::Switch};
+use crate::{
+    archive::SalvageReport, clock::ArchiveId, manifest::ReferenceCount, part::Content, sink::Switch,
+};
 
 /// What a restore came to. There is none without a comparison: content that differs is an
 /// error, and live content is then as before.
@@ -19,6 +21,10 @@ pub struct RestoreReport {
     pub(super) restored: bool,
     /// The stores, in the order in which they switched.
     pub stores: Vec<RestoredStore>,
+    /// The references that the host declares, checked before the first store switched; none where
+    /// a restore was resumed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<RestoredReference>,
     /// What was live before, as a backup of its own, if one was taken.
     pub safety_backup: Option<PathBuf>,
     /// What was lost of a damaged archive, and is not live. Not known to a
@@ -27,6 +33,39 @@ pub struct RestoreReport {
     pub lost: Option<SalvageReport>,
     /// What went on beside it: a pause that ran out, something that could not be removed.
     pub warnings: Vec<String>,
+}
+
+/// What a restore made of a reference.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct RestoredReference {
+    /// Of the values that were restored, how many dangle: name no record that was restored or, of
+    /// a store that keeps what it holds, is live.
+    #[serde(flatten)]
+    pub count: ReferenceCount,
+    /// How many dangled in the archive, where it says so.
+    pub in_archive: Option<u64>,
+}
+
+impl RestoredReference {
+    /// Whether more values dangle than in the archive, as far as is known.
+    #[must_use]
+    pub fn is_worse(&self) -> bool {
+        self.count.dangling > Some(self.in_archive.unwrap_or(0))
+    }
+}
+
+/// `state/notes:/point -> vectors/passages: 2 of 9 values dangle: 7, 8; none in the archive`
+impl fmt::Display for RestoredReference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.count)?;
+        match (self.count.dangling, self.in_archive) {
+            (None | Some(0), _) => Ok(()),
+            (_, None) => f.write_str("; the archive does not say how many of its own"),
+            (_, Some(0)) => f.write_str("; none in the archive"),
+            (_, Some(dangling)) => write!(f, "; {dangling} in the archive"),
+        }
+    }
 }
 
 /// One store of a [`RestoreReport`].

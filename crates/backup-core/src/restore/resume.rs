@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use super::{
+    references::References,
     report::RestoreReport,
     run::{Place, Run, Seat},
     safety,
@@ -46,6 +47,8 @@ pub(crate) async fn resume(stores: &Stores, dir: &Path) -> Result<Option<Restore
         safety_backup: None,
         lost: None,
         cancel: Cancel::new(),
+        references: References::default(),
+        checked: Vec::new(),
         warnings: Vec::new(),
     };
     run.watch().tell(Event::RestoreStarted {

@@ -1,13 +1,18 @@
 //! A restore under way: staging areas, journal, and the two ways to its end.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+};
 
 use futures::future::try_join_all;
 
 use super::{
     compare::compare,
     merge::MergedCollection,
-    report::{RestoreReport, RestoredStore},
+    references::References,
+    report::{RestoreReport, RestoredReference, RestoredStore},
     safety::Safety,
     stage::{self, Lane, Parts},
     way::Way,
@@ -22,6 +27,7 @@ use crate::{
     journal::{Journal, Member, RestoreStep},
     part::Content,
     quiesce::{Lease, Pauser},
+    references::Collector,
     sink::{Reattached, Sink, SinkSession},
     worker::guarded,
 };
@@ -40,6 +46,8 @@ pub(super) struct Run {
     pub(super) safety_backup: Option<PathBuf>,
     pub(super) cancel: Cancel,
     pub(super) lost: Option<SalvageReport>,
+    pub(super) references: References,
+    pub(super) checked: Vec<RestoredReference>,
     pub(super) warnings: Vec<String>,
 }
 
@@ -105,10 +113,18 @@ impl Seat {
         Ok(())
     }
 
-    fn lane(&self) -> Option<Lane<'_>> {
-        let Place::Staged(session) = &self.place else { return None };
-        let (name, from) = (self.name(), &self.from);
-        Some(Lane { name, from, session: &**session, way: self.way.as_ref(), only_looks: false })
+    fn lane<'a>(&'a self, references: &'a Arc<Mutex<Collector>>) -> Option<Lane<'a>> {
+        let session = self.staged()?;
+        let (name, from, way) = (self.name(), &self.from, self.way.as_ref());
+        Some(Lane { name, from, session, way, only_looks: false, references })
+    }
+
+    /// The session, while the store is staged.
+    pub(super) fn staged(&self) -> Option<&dyn SinkSession> {
+        match &self.place {
+            Place::Staged(session) => Some(&**session),
+            _ => None,
+        }
     }
 
     /// Reads back what is staged, or live after the switch, and compares.
@@ -196,7 +212,8 @@ impl Run {
             let begun = seat.sink.begin(&seat.member.token, &self.cancel);
             seat.place = Place::Staged(guarded(&seat.member.name, begun).await?);
         }
-        let lanes: Vec<_> = self.seats.iter().filter_map(Seat::lane).collect();
+        let collector = &self.references.collector;
+        let lanes: Vec<_> = self.seats.iter().filter_map(|seat| seat.lane(collector)).collect();
         let tallies = stage::stage(&lanes, parts, total, self.watch(), &self.cancel).await?;
         let mut computed = BTreeMap::new();
         for (seat, tallies) in self.seats.iter_mut().zip(tallies) {
@@ -217,6 +234,8 @@ impl Run {
             self.journal.expect(computed)?;
         }
         self.record(RestoreStep::Staged)?;
+        self.checked = self.references.check(&self.seats).await?;
+        self.warnings.extend(self.references.warnings(&self.checked)?);
         self.check_all().await?;
         self.record(RestoreStep::Verified)
     }
@@ -365,6 +384,7 @@ impl Run {
             archive: self.archive,
             restored,
             stores: stores.collect(),
+            references: std::mem::take(&mut self.checked),
             safety_backup: self.safety_backup.take(),
             lost: self.lost.take(),
             warnings: std::mem::take(&mut self.warnings),

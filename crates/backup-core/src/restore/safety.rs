@@ -1,6 +1,9 @@
 //! A backup of what is live, before a restore touches it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::{
     backup::{BackupOptions, Outcome},
@@ -52,14 +55,14 @@ impl Safety {
     /// Backs up what is live; `None` where nothing is there yet.
     pub(super) async fn take(mut self, description: &str, cancel: &Cancel) -> Result<Option<Kept>> {
         let mut there = Vec::new();
-        for entry in self.stores.entries {
+        for entry in &self.stores.entries {
             match guarded(&entry.name, entry.source.describe()).await {
-                Ok(_) => there.push(entry),
+                Ok(_) => there.push(Arc::clone(entry)),
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Err(error) => return Err(failed(error)),
             }
         }
-        self.stores.entries = there;
+        self.stores.keep(there);
         if self.stores.entries.is_empty() {
             return Ok(None);
         }

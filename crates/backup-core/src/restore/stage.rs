@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     future::poll_fn,
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     task::Poll,
 };
 
@@ -20,6 +20,7 @@ use crate::{
     event::{Event, Watch},
     part::{Blob, BlobContent, ByteStream, Content, EntryFacts, EntryKind, FileEntry, Part},
     record::{MaskedHasher, RecordBatch, Sha256Digest},
+    references::Collector,
     sink::SinkSession,
     worker::{Worker, guarded},
 };
@@ -53,6 +54,23 @@ pub(crate) struct Lane<'a> {
     pub(crate) way: Option<&'a Arc<Way>>,
     /// Records are counted and nothing is written.
     pub(crate) only_looks: bool,
+    /// What is told of everything that is written.
+    pub(crate) references: &'a Arc<Mutex<Collector>>,
+}
+
+impl Lane<'_> {
+    fn told(&self, tell: impl FnOnce(&mut Collector)) {
+        tell(&mut self.references.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    // The references of a batch that is written: work for a thread.
+    fn pointing(&self, batch: RecordBatch) -> impl FnOnce() + Send + 'static {
+        let (references, store) = (Arc::clone(self.references), self.name.to_owned());
+        move || {
+            let mut references = references.lock().unwrap_or_else(PoisonError::into_inner);
+            references.batch(&store, &batch);
+        }
+    }
 }
 
 /// What a store was given, added up.
@@ -223,9 +241,11 @@ impl<'a> Stage<'a> {
         let write = async move {
             let written = match way {
                 None => {
-                    let copy = batch.clone();
-                    let tally =
-                        add(worker, place, move |tallies| add_batch(&mut tallies.came, &copy));
+                    let (copy, pointing) = (batch.clone(), lane.pointing(batch.clone()));
+                    let tally = add(worker, place, move |tallies| {
+                        add_batch(&mut tallies.came, &copy);
+                        pointing();
+                    });
                     let write = guarded(name, session.write(Part::Records(batch)));
                     both(write, tally).await
                 }
@@ -238,7 +258,8 @@ impl<'a> Stage<'a> {
     }
 
     async fn entry(&mut self, place: usize, mut entry: FileEntry) -> Result<u64> {
-        let Lane { name, session, way, .. } = self.lanes[place];
+        let lane = self.lanes[place];
+        let Lane { name, session, way, .. } = lane;
         let (came, path) = (entry.root.clone(), entry.path.clone());
         let written = way.and_then(|way| way.name(&came));
         if let Some(name) = &written {
@@ -265,6 +286,8 @@ impl<'a> Stage<'a> {
                 self.alongside(guarded(name, session.write(Part::Entry(entry)))).await??;
             }
         }
+        let root = written.clone().unwrap_or_else(|| came.clone());
+        lane.told(|references| references.entry(name, &root, &path));
         self.tally(place, move |tallies| {
             tallies.came.collections.entry(came).or_default().add_line(&line);
             if let Some(root) = written {
@@ -395,11 +418,12 @@ fn collection_of(part: &Part) -> Option<&str> {
 async fn on_its_way(
     worker: &Worker<Vec<Tallies>>,
     place: usize,
-    Lane { name, session, only_looks, .. }: Lane<'_>,
+    lane: Lane<'_>,
     way: &Arc<Way>,
     batch: RecordBatch,
     watch: &Watch,
 ) -> Result<()> {
+    let Lane { name, session, only_looks, .. } = lane;
     let collection = batch.collection().to_owned();
     let inner = Arc::clone(way);
     let batch = worker.call(move |tallies| {
@@ -421,8 +445,11 @@ async fn on_its_way(
         return Ok(());
     }
     for batch in batches.into_iter().filter(|batch| !batch.is_empty()) {
-        let copy = batch.clone();
-        let tally = add(worker, place, move |tallies| add_batch(&mut tallies.written, &copy));
+        let (copy, pointing) = (batch.clone(), lane.pointing(batch.clone()));
+        let tally = add(worker, place, move |tallies| {
+            add_batch(&mut tallies.written, &copy);
+            pointing();
+        });
         let write = guarded(name, session.write(Part::Records(batch)));
         both(write, tally).await?;
     }

@@ -1,5 +1,6 @@
 mod crash;
 mod host;
+mod references;
 mod salvage;
 mod staging;
 mod versions;

@@ -211,6 +211,16 @@ impl Way {
         track.name.clone().or_else(migrated)
     }
 
+    /// The live name of a collection, by what the host calls it: as migrations leave it, before it
+    /// is given another name.
+    pub(crate) fn live_name(&self, collection: &str) -> Option<String> {
+        let is_it = |name: &&String| match &self.migration {
+            Some(path) => path.collection(&self.store, name).as_deref() == Some(collection),
+            None => *name == collection,
+        };
+        self.name(self.collections.keys().find(is_it)?)
+    }
+
     /// A schema on its way; `None` where the collection goes no further.
     pub(crate) fn schema(&self, schema: Schema) -> Result<Option<Schema>> {
         let name = self.track(&schema.collection)?.name.clone();

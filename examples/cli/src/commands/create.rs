@@ -73,6 +73,7 @@ fn tell(context: &Context<'_>, report: &BackupReport) -> Result<()> {
         "sha256": report.sha256,
         "partial": manifest.partial,
         "selection": manifest.selection,
+        "references": manifest.references,
         "consistency": manifest.consistency,
         "stores": stores,
         "missing": missing,
@@ -96,6 +97,9 @@ fn tell(context: &Context<'_>, report: &BackupReport) -> Result<()> {
     }
     let records = things(records, "record");
     lines.row(["holds".into(), format!("{records}, {} uncompressed", size(manifest.index.bytes))]);
+    for reference in &manifest.references {
+        lines.row(["reference".into(), reference.to_string()]);
+    }
     text.push_str(&lines.render("  ", Style::default()));
     if manifest.partial {
         let missing = if missing.is_empty() {

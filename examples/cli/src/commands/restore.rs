@@ -101,7 +101,8 @@ fn changed(mut options: RestoreOptions, args: &args::Changes) -> Result<RestoreO
     options = options
         .select(Selection::parse(&args.select)?)
         .map(NameMap::parse(&args.map)?)
-        .rewrite(Rewrite::new().parse_projects(&args.rename_project)?);
+        .rewrite(Rewrite::new().parse_projects(&args.rename_project)?)
+        .allow_dangling(args.allow_dangling);
     if args.merge || !args.conflict.is_empty() {
         options = options.merge();
     }
@@ -245,6 +246,9 @@ fn report_back(context: &Context<'_>, report: &RestoreReport) -> Result<u8> {
         for (collection, merged) in &store.merged {
             text.push_str(&format!("  {}\n", merge_line(&store.name, collection, merged)));
         }
+    }
+    for reference in &report.references {
+        text.push_str(&format!("  reference {}\n", plain(&reference.to_string())));
     }
     if let Some(path) = &report.safety_backup {
         let path = plain(&path.display().to_string());

@@ -6,6 +6,7 @@
 
 mod conflicts;
 mod fields;
+mod references;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -17,7 +18,8 @@ use std::{
 };
 
 use backup_kit::{
-    Conflict, Error, ErrorKind, Migrations, Result, VersionPolicy, manifest::FieldMapping,
+    Conflict, Error, ErrorKind, Migrations, Reference, Result, VersionPolicy,
+    manifest::FieldMapping,
 };
 use toml::{
     Spanned,
@@ -38,6 +40,7 @@ pub(crate) struct Config {
     pub(crate) conflict: Option<Conflict>,
     pub(crate) versions: VersionPolicy,
     pub(crate) migrations: Migrations,
+    pub(crate) references: Vec<Reference>,
 }
 
 /// Whose data it is.
@@ -111,7 +114,7 @@ impl Config {
             Fault { what: format!("not TOML: {}", e.message()), at, hint: None }
         })?;
         let document = Section::new("the configuration", &document, document.get_ref())
-            .knows(&["app", "catalog", "store", "restore", "versions", "migration"])?;
+            .knows(&["app", "catalog", "store", "restore", "versions", "migration", "reference"])?;
 
         let app = document.required("app")?;
         let app = Section::table("[app]", app)?.knows(&["name", "version", "data_schema"])?;
@@ -135,6 +138,7 @@ impl Config {
             conflict: conflicts::usual(&document)?,
             versions: versions::policy(&document)?,
             migrations: versions::migrations(&document)?,
+            references: Vec::new(),
         };
         for entry in list.iter() {
             let store = Store::parse(entry, folder)?;
@@ -146,6 +150,7 @@ impl Config {
         if config.stores.is_empty() {
             return Err(fault(stores, "there is no [[store]]"));
         }
+        config.references = references::parse(&document, &config.stores)?;
         Ok(config)
     }
 }

@@ -73,6 +73,8 @@ fn the_examples_in_the_readme_read() {
     assert_eq!(config.stores.len(), 2);
     assert_eq!(config.app.data_schema.as_deref(), Some("8"));
     assert_eq!(config.versions, VersionPolicy::new());
+    let [reference] = config.references.try_into().unwrap();
+    assert_eq!(reference.to_string(), "state/notes:/file -> uploads/root");
     let [migration] = config.migrations.available().try_into().unwrap();
     assert_eq!(
         migration.changes,
@@ -111,6 +113,41 @@ fn every_rule_of_versions_can_be_turned() {
     assert_eq!(config.unwrap().versions, policy);
     let never = with("[versions]\nmax_age_days = 0").unwrap().versions;
     assert_eq!(never, VersionPolicy::new().max_age(None));
+}
+
+#[test]
+fn every_fault_of_a_reference_has_its_place_and_its_remedy() {
+    // After seven lines and the head.
+    let reference = |lines: &str| with(&format!("[[reference]]\n{lines}"));
+    let [good] = reference("from = \"s/a:/b\"\nto = \"s/c\"\nrequired = true")
+        .unwrap()
+        .references
+        .try_into()
+        .unwrap();
+    assert_eq!(good.to_string(), "s/a:/b -> s/c");
+    assert!(good.is_required());
+    for (lines, expected) in [
+        ("from = \"s/a\"", "8:1: [[reference]] has no `to` | add `to`"),
+        (
+            "from = \"s\"\nto = \"s/c\"",
+            "9:8: `from` is not the end of a reference | write it like store/collection or \
+             store/collection:/field",
+        ),
+        ("from = \"s/a\"\nto = \"t/c\"", "10:6: there is no store `t` | known here: s"),
+        (
+            "from = \"s/a:/~\"\nto = \"s/c\"",
+            "9:8: `from` has no JSON pointer after the colon | write it like \
+             store/collection:/field, with ~1 for / and ~0 for ~",
+        ),
+        (
+            "from = \"s/a\"\nto = \"s/c\"\n[[reference]]\nfrom = \"s/a\"\nto = \"s/c\"",
+            "11:1: the reference s/a -> s/c is there twice",
+        ),
+    ] {
+        assert_eq!(reference(lines).unwrap_err(), expected);
+    }
+    let wrong = with("reference = 1").unwrap_err();
+    assert!(wrong.starts_with("8:"), "{wrong}");
 }
 
 #[test]

@@ -318,6 +318,37 @@ fn what_is_whole_in_a_damaged_archive_is_restored_on_request() {
 }
 
 #[test]
+fn references_are_counted_and_hold_a_restore_back() {
+    let config = CONFIG.replace("\"sqlite\"", "\"sqlite\"\nmode = \"logical\"");
+    let reference = "[[reference]]\nfrom = \"state/notes:/text\"\nto = \"state/tags\"\n";
+    let world = World::with(&(config + reference + "required = true\n"));
+    let tags = "CREATE TABLE tags (name TEXT PRIMARY KEY); INSERT INTO tags VALUES ('first')";
+    world.db().execute_batch(tags).unwrap();
+    let line = "state/notes:/text -> state/tags: 1 of 2 values dangles: \"second\"";
+    let made = world.json(0, &["create", "--output", "a.tar.gz"]);
+    assert_eq!(made["references"][0]["dangling"], 1);
+    let out = world.good(&["create"]);
+    assert!(out.contains(&format!("reference  {line}\n")), "{out}");
+    let info = world.good(&["info", "latest"]);
+    assert!(info.contains(&format!("\nReferences\n  {line}\n")), "{info}");
+    let out = world.good(&["restore", "latest", "--dry-run"]);
+    assert!(out.contains(&format!("reference in the archive: {line}\n")), "{out}");
+    let out = world.good(&["restore", "latest", "--yes"]);
+    assert!(out.contains(&format!("  reference {line}; 1 in the archive\n")), "{out}");
+
+    world.db().execute_batch("DELETE FROM notes; DELETE FROM tags").unwrap();
+    let cut = ["restore", "latest", "--yes", "--select", "state/tags: /name!=first"];
+    let refused = world.run(&cut);
+    assert_eq!(refused.code, Some(1), "{refused:?}");
+    assert!(refused.err.contains("a required reference would dangle"), "{refused:?}");
+    assert!(world.notes().is_empty());
+    let allowed = world.run(&[&cut[..], &["--allow-dangling"]].concat());
+    assert_eq!(allowed.code, Some(0), "{allowed:?}");
+    assert!(allowed.err.contains("2 of 2 values dangle"), "{allowed:?}");
+    assert_eq!(world.notes(), ["first", "second"]);
+}
+
+#[test]
 fn records_are_selected_and_added_by_a_rule() {
     let world = World::with(&CONFIG.replace("\"sqlite\"", "\"sqlite\"\nmode = \"logical\""));
     world.good(&["create"]);

@@ -40,7 +40,7 @@ fn documents_keep_their_shape() {
         json!({
             "schema": 0, "path": "<path>", "id": "<id>", "size": 0, "sha256": "<sha256>",
             "partial": false, "consistency": "fuzzy", "notice_count": 0, "notices": [],
-            "stores": ["state", "uploads"], "missing": [], "records": 0, "selection": [],
+            "stores": ["state", "uploads"], "missing": [], "records": 0, "selection": [], "references": [],
         })
     );
     let listed = settled(world.json(0, &["list"]));
