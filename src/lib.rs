@@ -3,7 +3,7 @@
 //! # What is in this crate
 //!
 //! Everything of [`backup_core`], and the adapters behind features: `files` (the default),
-//! `sqlite`, `sqlite-bundled`, `qdrant`, `qdrant-edge`; `zstd` adds a codec. A host begins with
+//! `sqlite`, `sqlite-bundled`, `qdrant`, `qdrant-edge`, `redis`; `zstd` adds a codec. A host begins with
 //! [`Stores`] and [`Catalog`]; who writes an adapter begins with [`Source`] and [`Sink`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -13,5 +13,7 @@ pub use backup_core::*;
 pub use backup_files as files;
 #[cfg(any(feature = "qdrant", feature = "qdrant-edge"))]
 pub use backup_qdrant as qdrant;
+#[cfg(feature = "redis")]
+pub use backup_redis as redis;
 #[cfg(feature = "sqlite")]
 pub use backup_sqlite as sqlite;

@@ -1,0 +1,152 @@
+//! Items into batches of records, collection by collection.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use backup_core::{
+    CollectionEnd, Error, ErrorKind, Part, Result, Schema,
+    manifest::CollectionInfo,
+    record::{BatchBuilder, RecordBatch},
+};
+use serde_json::json;
+
+use crate::{
+    model::{self, Item},
+    naming::{Naming, REST},
+};
+
+/// Most collections of one store: more of them are a sign of keys that begin with an id.
+pub(crate) const MOST_COLLECTIONS: usize = 4096;
+/// Most bytes of batches that are not full, together.
+const MOST_PENDING: usize = 16 << 20;
+
+/// Makes parts of items. Give it every item, [take](Self::next) parts until there is none,
+/// and [finish](Self::finish) it at the end.
+pub(crate) struct Records {
+    naming: Naming,
+    look_inside: bool,
+    /// Collections that are wanted; `None`: all.
+    only: Option<BTreeSet<String>>,
+    lanes: BTreeMap<(u32, Option<String>), Option<Lane>>,
+    ready: VecDeque<Part>,
+}
+
+struct Lane {
+    collection: String,
+    batch: BatchBuilder,
+    count: u64,
+}
+
+impl Records {
+    /// `only`: the collections that are asked for, none for all.
+    pub(crate) fn new(naming: Naming, look_inside: bool, only: &[String]) -> Self {
+        let only = (!only.is_empty()).then(|| only.iter().cloned().collect());
+        Self { naming, look_inside, only, lanes: BTreeMap::new(), ready: VecDeque::new() }
+    }
+
+    /// Whether the collection of a key is asked for: others need not be read.
+    pub(crate) fn wants(&self, db: u32, key: &[u8]) -> bool {
+        let Some(only) = &self.only else { return true };
+        let (prefix, _) = self.naming.split(key);
+        only.contains(&self.naming.collection(db, prefix))
+    }
+
+    /// The names of the collections so far.
+    pub(crate) fn collections(&self) -> Vec<String> {
+        self.lanes.values().flatten().map(|lane| lane.collection.clone()).collect()
+    }
+
+    /// Announces a collection that has to be there even where it has no record.
+    pub(crate) fn announce(&mut self, db: u32) -> Result<()> {
+        self.lane(db, None).map(drop)
+    }
+
+    pub(crate) fn push(&mut self, item: &Item) -> Result<()> {
+        let naming = self.naming.clone();
+        let (prefix, rest) = naming.split(&item.key);
+        let look_inside = self.look_inside;
+        let Some(lane) = self.lane(item.db, prefix)? else { return Ok(()) };
+        model::push(&mut lane.batch, &model::record_key(rest), &item.part, look_inside)?;
+        lane.count += 1;
+        if lane.batch.is_full() {
+            let batch = lane.take()?;
+            self.ready.push_back(Part::Records(batch));
+        } else if self.lanes.len() > 4 {
+            self.shed()?;
+        }
+        Ok(())
+    }
+
+    /// The next part that is complete.
+    pub(crate) fn next(&mut self) -> Option<Part> {
+        self.ready.pop_front()
+    }
+
+    /// The last batches, and the end of each collection.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        for lane in self.lanes.values_mut().flatten() {
+            if !lane.batch.is_empty() {
+                let batch = lane.take()?;
+                self.ready.push_back(Part::Records(batch));
+            }
+            let mut end = CollectionEnd::default();
+            end.collection.clone_from(&lane.collection);
+            end.count = Some(lane.count);
+            self.ready.push_back(Part::End(end));
+        }
+        self.lanes.clear();
+        Ok(())
+    }
+
+    // Ends the largest batch where all of them together are too large.
+    fn shed(&mut self) -> Result<()> {
+        let sizes = || self.lanes.values().flatten().map(|lane| lane.batch.byte_size());
+        if sizes().sum::<usize>() < MOST_PENDING {
+            return Ok(());
+        }
+        let largest = self.lanes.values_mut().flatten().max_by_key(|lane| lane.batch.byte_size());
+        if let Some(lane) = largest {
+            let batch = lane.take()?;
+            self.ready.push_back(Part::Records(batch));
+        }
+        Ok(())
+    }
+
+    fn lane(&mut self, db: u32, prefix: Option<&str>) -> Result<Option<&mut Lane>> {
+        let id = (db, prefix.map(str::to_owned));
+        if !self.lanes.contains_key(&id) {
+            if self.lanes.len() >= MOST_COLLECTIONS {
+                let what = format!("the keys have more than {MOST_COLLECTIONS} prefixes");
+                return Err(Error::new(ErrorKind::LimitExceeded, what)
+                    .advise("name the prefixes that are collections, or use none"));
+            }
+            let collection = self.naming.collection(db, prefix);
+            let wanted = self.only.as_ref().is_none_or(|only| only.contains(&collection));
+            let lane = wanted.then(|| {
+                self.ready.push_back(Part::Schema(schema(&collection, prefix.is_some())));
+                Lane { batch: BatchBuilder::new(&collection), collection, count: 0 }
+            });
+            self.lanes.insert(id.clone(), lane);
+        }
+        Ok(self.lanes.get_mut(&id).and_then(Option::as_mut))
+    }
+}
+
+impl Lane {
+    fn take(&mut self) -> Result<RecordBatch> {
+        std::mem::replace(&mut self.batch, BatchBuilder::new(&self.collection)).finish()
+    }
+}
+
+/// What recreates a collection: whether its name is a prefix of keys.
+pub(crate) fn schema(collection: &str, prefix: bool) -> Schema {
+    Schema {
+        collection: collection.to_owned(),
+        document: json!({ "prefix": prefix }),
+        info: CollectionInfo::default(),
+    }
+}
+
+/// Whether a name is that of the keys without a prefix.
+pub(crate) fn is_rest(collection: &str) -> bool {
+    collection == REST || collection.ends_with(&format!("/{REST}"))
+}

@@ -1,0 +1,4 @@
+//! The adapter against real servers.
+
+#[allow(dead_code)]
+mod server;

@@ -1,0 +1,117 @@
+//! Real servers, each on a free port and in a folder of its own.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+/// A server, which ends with this value.
+pub(crate) struct Server {
+    child: Option<Child>,
+    pub(crate) port: u16,
+    pub(crate) folder: tempfile::TempDir,
+    options: Vec<String>,
+}
+
+/// Whether there is a server to test with; says so where there is none.
+pub(crate) fn available() -> bool {
+    let found = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
+    if found.is_ok_and(|status| status.success()) {
+        return true;
+    }
+    let required = std::env::var_os("BACKUP_KIT_REQUIRE").is_some();
+    assert!(!required, "redis-server is needed: install it with .ci/setup");
+    #[expect(clippy::print_stderr, reason = "a skip is said aloud")]
+    {
+        eprintln!("SKIPPED: there is no redis-server on the path");
+    }
+    false
+}
+
+impl Server {
+    /// A server without persistence, with these lines in its configuration.
+    pub(crate) fn start(options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let mut server = Self {
+            child: None,
+            port: free_port(),
+            folder,
+            options: options.iter().map(|line| (*line).to_owned()).collect(),
+        };
+        server.restart();
+        server
+    }
+
+    /// Starts it again after [`kill`](Self::kill), on the same port.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        let config = self.folder.path().join("redis.conf");
+        let mut lines = vec![
+            "bind 127.0.0.1".to_owned(),
+            "save \"\"".to_owned(),
+            "appendonly no".to_owned(),
+            "enable-debug-command yes".to_owned(),
+            "repl-diskless-sync yes".to_owned(),
+            "repl-diskless-sync-delay 0".to_owned(),
+            format!("dir {}", self.folder.path().display()),
+        ];
+        if !self.options.iter().any(|line| line.starts_with("port ")) {
+            lines.push(format!("port {}", self.port));
+        }
+        lines.extend(self.options.iter().cloned());
+        fs::write(&config, lines.join("\n")).unwrap();
+        let child = Command::new("redis-server")
+            .arg(&config)
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(self.log()).unwrap())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while std::net::TcpStream::connect(("127.0.0.1", self.port)).is_err() {
+            assert!(Instant::now() < deadline, "redis-server did not start: {}", self.said());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    /// What it wrote to its log.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// A port that is free now, and whose cluster bus would be below 65536.
+pub(crate) fn free_port() -> u16 {
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if port < 55_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+            return port;
+        }
+    }
+}
