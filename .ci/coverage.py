@@ -10,6 +10,7 @@ CRATES = {
     "backup-core": "crates/backup-core/src/",
     "backup-sqlite": "crates/backup-sqlite/src/",
     "backup-files": "crates/backup-files/src/",
+    "backup-neo4j": "crates/backup-neo4j/src/",
     "backup-conformance": "crates/backup-conformance/src/",
     "backup-kit": "src/",
     "backup-kit-cli": "examples/cli/src/",

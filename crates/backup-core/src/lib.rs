@@ -63,7 +63,7 @@ pub use restore::{
     MergeExample, MergedCollection, PlannedArchive, PlannedStore, Preview, RestoreOptions,
     RestorePlan, RestoreReport, RestoredReference, RestoredStore,
 };
-pub use select::{Condition, NameMap, Op, Rewrite, Selection, Unmapped};
+pub use select::{Condition, Filter, NameMap, Op, Rewrite, Selection, Unmapped};
 pub use sink::{Prepared, Reattached, Sink, SinkSession, StagePlan, StageToken, Switch, WriteMode};
 pub use source::{Partition, PinRequest, Pinned, Source, SourceSession, Summary};
 pub use stores::Stores;

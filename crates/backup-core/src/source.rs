@@ -4,7 +4,13 @@ use std::{path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 
-use crate::{adapter::Adapter, cancel::Cancel, error::Result, part::Part, select::Condition};
+use crate::{
+    adapter::Adapter,
+    cancel::Cancel,
+    error::Result,
+    part::Part,
+    select::{Condition, Unmapped},
+};
 
 /// Reads a store for a backup.
 ///
@@ -36,6 +42,8 @@ pub struct PinRequest {
     /// records that do not, and count only those that it gives; it need not, since the engine looks
     /// at every record in any case.
     pub conditions: Vec<(Option<String>, Condition)>,
+    /// What becomes of a collection in which a condition cannot look.
+    pub unmapped: Unmapped,
     /// Asked between steps of long work.
     pub cancel: Cancel,
 }

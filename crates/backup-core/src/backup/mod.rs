@@ -345,6 +345,7 @@ impl<'a> Run<'a> {
         let rules = selection.rules().iter().filter(|rule| rule.touches(&entry.name));
         request.conditions =
             rules.map(|rule| (rule.collection.clone(), rule.condition.clone())).collect();
+        request.unmapped = selection.when_unmapped();
         request.cancel = self.options.cancel.clone();
         request
     }

@@ -307,6 +307,12 @@ impl Selection {
         self
     }
 
+    /// What was [said](Self::unmapped) for collections in which a rule cannot look.
+    #[must_use]
+    pub fn when_unmapped(&self) -> Unmapped {
+        self.unmapped
+    }
+
     /// Whether everything is taken.
     #[must_use]
     pub fn is_everything(&self) -> bool {

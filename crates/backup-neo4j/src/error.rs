@@ -1,0 +1,105 @@
+//! What the server and its client say, as errors of this workspace.
+
+use backup_core::{Error, ErrorKind};
+
+/// The error behind a status code of the server.
+pub(crate) fn failed(code: &str, message: &str) -> Error {
+    let (kind, what) = kind(code, message);
+    let mut error = Error::new(kind, what).because(format!("{code}: {message}"));
+    if let Some(advice) = advice(code) {
+        error = error.advise(advice);
+    }
+    error.retryable(passes(code))
+}
+
+/// Whether the same request may succeed a moment later.
+fn passes(code: &str) -> bool {
+    code.starts_with("Neo.TransientError.") && !is_memory(code)
+}
+
+fn is_memory(code: &str) -> bool {
+    code.contains("OutOfMemory") || code.contains("MemoryPool")
+}
+
+fn kind(code: &str, message: &str) -> (ErrorKind, &'static str) {
+    use ErrorKind as K;
+    let part = |number| code.split('.').nth(number).unwrap_or_default();
+    let (class, group, title) = (part(1), part(2), part(3));
+    if is_memory(code) {
+        return (K::LimitExceeded, "a transaction needs more memory than the server gives it");
+    }
+    if message.contains("No space left") || message.contains("DatabaseFull") {
+        return (K::NoSpace, "the server has no room left");
+    }
+    match (class, group, title) {
+        ("ClientError", "Security", _) => {
+            (K::PermissionDenied, "Neo4j refuses the user, the password or the request")
+        }
+        (_, "Database", "DatabaseNotFound") => (K::NotFound, "there is no such database"),
+        (_, "Transaction", title) if title.starts_with("TransactionTimedOut") => {
+            (K::LimitExceeded, "a transaction takes longer than the server lets it")
+        }
+        ("TransientError", "Transaction", _) => (K::Busy, "other transactions are in the way"),
+        ("TransientError", ..) => (K::Busy, "the server is busy"),
+        ("ClientError", "Schema", title)
+            if title.contains("Constraint") && !title.contains("Already") =>
+        {
+            (K::Incompatible, "a constraint does not hold")
+        }
+        ("ClientError", "Schema", title) if title.contains("Already") => {
+            (K::AlreadyExists, "a constraint or index exists already")
+        }
+        ("ClientError", "Schema", title) if title.contains("NotFound") => {
+            (K::NotFound, "there is no such constraint or index")
+        }
+        ("ClientError", "Statement" | "Procedure", _) => {
+            (K::Unsupported, "the server does not understand a statement")
+        }
+        ("ClientError", ..) => (K::Unsupported, "the server refuses a request"),
+        _ => (K::Io, "the server failed"),
+    }
+}
+
+fn advice(code: &str) -> Option<&'static str> {
+    if is_memory(code) {
+        return Some(
+            "make batches smaller, or give the server more memory (dbms.memory.transaction.total.max, heap)",
+        );
+    }
+    if code.contains("TransactionTimedOut") {
+        return Some("raise db.transaction.timeout on the server for this user, then try again");
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_have_kinds() {
+        for (code, kind, retry) in [
+            ("Neo.ClientError.Security.Unauthorized", ErrorKind::PermissionDenied, false),
+            ("Neo.ClientError.Database.DatabaseNotFound", ErrorKind::NotFound, false),
+            ("Neo.TransientError.Transaction.DeadlockDetected", ErrorKind::Busy, true),
+            ("Neo.TransientError.General.DatabaseUnavailable", ErrorKind::Busy, true),
+            (
+                "Neo.TransientError.General.MemoryPoolOutOfMemoryError",
+                ErrorKind::LimitExceeded,
+                false,
+            ),
+            ("Neo.ClientError.Schema.ConstraintValidationFailed", ErrorKind::Incompatible, false),
+            (
+                "Neo.ClientError.Schema.EquivalentSchemaRuleAlreadyExists",
+                ErrorKind::AlreadyExists,
+                false,
+            ),
+            ("Neo.ClientError.Statement.SyntaxError", ErrorKind::Unsupported, false),
+            ("Neo.DatabaseError.Statement.ExecutionFailed", ErrorKind::Io, false),
+            ("nonsense", ErrorKind::Io, false),
+        ] {
+            let error = failed(code, "m");
+            assert_eq!((error.kind(), error.is_retryable()), (kind, retry), "{code}");
+        }
+    }
+}
