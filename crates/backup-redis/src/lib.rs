@@ -1,19 +1,47 @@
-//! Redis for backup-kit: every type, every expiry.
+//! Redis for backup-kit: every type, every expiry, of a server or a cluster.
 //!
-//! | room | what |
-//! |---|---|
-//! | `model` | what a key becomes: items and their records |
-//! | `naming`, `records` | which collection a key belongs to; items into batches |
-//! | `options`, `client`, `error` | how a server is reached |
+//! ```no_run
+//! use backup_core::{Catalog, Stores};
+//! use backup_redis::RedisStore;
+//!
+//! # async fn example() -> backup_core::Result<()> {
+//! let state = RedisStore::connect("redis://localhost:6379/0").await?;
+//! let memory = Stores::new("docs-memory", "1.0.0").with("state", state);
+//! memory.backup(&Catalog::open("backups")?).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Strings, hashes, lists, sets, sorted sets and streams with their groups become records that any
+//! server takes; what has no such form, as the keys of modules, is carried as its `DUMP`. A restore
+//! of a whole database is staged in an empty one, verified, and swapped in; one of some keys, or
+//! into a cluster, is staged beside the live keys and renamed key by key. Live keys come back as
+//! they were when it is undone.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[allow(dead_code)]
+mod client;
+mod error;
+mod large;
 mod model;
-#[allow(dead_code)]
 mod naming;
-#[allow(dead_code)]
+mod options;
+mod place;
+mod reader;
 mod records;
+mod rename;
+mod reply;
+mod sink;
+mod slots;
+mod source;
+mod stage;
+mod store;
+mod streams;
+mod swap;
+mod token;
+mod write;
+
+pub use options::{Consistency, Expiry, RedisOptions};
+pub use store::RedisStore;
 
 /// What the manifest calls a store of Redis.
 pub(crate) const KIND: &str = "redis";

@@ -20,7 +20,7 @@
 //! |---|---|---|
 //! | string | `{"type":"string","value":V}` | |
 //! | string that is a JSON object or array | `{"json":J,"type":"string"}`, with `"value":V` where the text is not the canonical one | |
-//! | string longer than [`WHOLE_STRING`] | `{"type":"string"}` | [`STRING_RANGE`] bytes each, by offset: `V` |
+//! | string longer than [`WHOLE_STRING`] | `{"type":"string"}` | `["range",offset]`, [`STRING_RANGE`] bytes each: `V` |
 //! | hash | `{"type":"hash"}` | by field: `{"value":V}`, with `"expires_at"` where the field has it |
 //! | list | `{"type":"list"}` | by index: `V` |
 //! | set | `{"type":"set"}` | by member: `null` |
@@ -28,6 +28,7 @@
 //! | stream | `{"entries_added":N,"last_id":"ms-seq","max_deleted_id":"ms-seq","type":"stream"}` | by id: `[[field,V],…]` |
 //! | … its groups | | `["group",G]`: `{"entries_read":N or null,"last_id":"ms-seq"}` |
 //! | … their consumers | | `["consumer",G,C]`: `null` |
+//! | … an entry that was deleted while it is pending | | by id: `[]` |
 //! | … what is pending | | `["pending",G,"ms-seq"]`: `{"consumer":C,"delivered_at":ms,"deliveries":N}` |
 //! | anything else | `{"dump":"Base64 of DUMP","type":T}` | |
 //!
@@ -135,7 +136,8 @@ pub(crate) enum Element {
         member: Bytes,
         score: f64,
     },
-    /// Of a stream.
+    /// Of a stream. One that was deleted while a consumer still has to confirm it has no
+    /// fields: it comes in its place among the others.
     Entry {
         id: StreamId,
         fields: Vec<(Bytes, Bytes)>,
@@ -319,7 +321,7 @@ impl Element {
             Key::composite([Key::from(kind)].into_iter().chain(rest.iter().cloned()))
         };
         match self {
-            Self::Range { offset, .. } => Key::from(*offset),
+            Self::Range { offset, .. } => kind("range", &[Key::from(*offset)]),
             Self::At { index, .. } => Key::from(*index),
             Self::Field { name, .. } => bytes_key(name),
             Self::Member(member) | Self::Scored { member, .. } => bytes_key(member),
@@ -388,7 +390,7 @@ impl Element {
 
 /// Reads the value of a head record.
 pub(crate) fn read_head(value: &str) -> Result<Head> {
-    let mut members = object(value)?;
+    let mut members = object(serde_json::from_str(value).unwrap_or_default())?;
     let type_name = match members.remove("type") {
         Some(Value::String(name)) => name,
         _ => return Err(odd("the record of a key has no type")),
@@ -437,86 +439,79 @@ fn read_string(members: &mut Map<String, Value>) -> Result<Body> {
     })
 }
 
-/// Reads the identity and value of an element of a key with this body.
-pub(crate) fn read_element(body: Kind, identity: &str, value: &str) -> Result<Element> {
+/// Reads an element of its identity and value, which tell what it is an element of.
+pub(crate) fn read_element(identity: &str, value: &str) -> Result<Element> {
     let identity: Value = serde_json::from_str(identity).map_err(|_| odd("an element is odd"))?;
-    let read = |value: &str| -> Result<Value> {
-        serde_json::from_str(value).map_err(|_| odd("the value of an element is odd"))
+    let read: Value =
+        serde_json::from_str(value).map_err(|_| odd("the value of an element is odd"))?;
+    let parts = match identity {
+        Value::Array(parts) => parts,
+        identity => return read_plain(&identity, read),
     };
-    Ok(match body {
-        Kind::String => {
-            Element::Range { offset: number(&identity)?, bytes: bytes_of(&read(value)?)? }
+    Ok(match parts.as_slice() {
+        [Value::String(kind), offset] if kind == "range" => {
+            Element::Range { offset: number(offset)?, bytes: bytes_of(&read)? }
         }
-        Kind::List => Element::At { index: number(&identity)?, value: bytes_of(&read(value)?)? },
-        Kind::Hash => {
-            let mut members = object(value)?;
-            let expires_at = take_integer(&mut members, "expires_at")?;
-            let value = members.remove("value").unwrap_or_default();
+        [Value::String(kind), group] if kind == "group" => {
+            let mut members = object(read)?;
+            let last_id = take_id(&mut members, "last_id")?;
+            let entries_read = match members.remove("entries_read") {
+                None | Some(Value::Null) => None,
+                Some(read) => Some(number(&read)?),
+            };
             nothing_else(&members)?;
-            Element::Field { name: bytes_of(&identity)?, value: bytes_of(&value)?, expires_at }
+            Element::Group { group: bytes_of(group)?, last_id, entries_read }
         }
-        Kind::Set => {
-            nothing(&read(value)?)?;
-            Element::Member(bytes_of(&identity)?)
-        }
-        Kind::SortedSet => match tagged::scalar(&read(value)?) {
-            Some(Scalar::Float(score)) if !score.is_nan() => {
-                Element::Scored { member: bytes_of(&identity)?, score }
+        [Value::String(kind), group, consumer] if kind == "consumer" => {
+            if !read.is_null() {
+                return Err(odd("a consumer has a value, where none is held"));
             }
-            _ => return Err(odd("a score is not a float")),
-        },
-        Kind::Stream => read_stream_element(&identity, value)?,
+            Element::Consumer { group: bytes_of(group)?, consumer: bytes_of(consumer)? }
+        }
+        [Value::String(kind), group, Value::String(id)] if kind == "pending" => {
+            let id = StreamId::parse(id).ok_or_else(|| odd("an entry's id is odd").on(id))?;
+            let mut members = object(read)?;
+            let consumer = bytes_of(&members.remove("consumer").unwrap_or_default())?;
+            let missing = || odd("a pending entry lacks a number");
+            let delivered_at = take_integer(&mut members, "delivered_at")?.ok_or_else(missing)?;
+            let deliveries = take_integer(&mut members, "deliveries")?.ok_or_else(missing)?;
+            nothing_else(&members)?;
+            Element::Pending { group: bytes_of(group)?, id, consumer, delivered_at, deliveries }
+        }
+        _ => return Err(odd("a key has an element of another kind")),
     })
 }
 
-fn read_stream_element(identity: &Value, value: &str) -> Result<Element> {
-    let read = || -> Result<Value> {
-        serde_json::from_str(value).map_err(|_| odd("the value of an element is odd"))
-    };
-    match identity {
-        Value::String(id) => {
-            let id = StreamId::parse(id).ok_or_else(|| odd("an entry's id is odd").on(id))?;
-            let Value::Array(pairs) = read()? else { return Err(odd("an entry is no list")) };
+fn read_plain(identity: &Value, value: Value) -> Result<Element> {
+    let scalar = tagged::scalar(&value);
+    Ok(match (value, scalar) {
+        (_, Some(Scalar::Null)) => Element::Member(bytes_of(identity)?),
+        (_, Some(Scalar::Float(score))) if !score.is_nan() => {
+            Element::Scored { member: bytes_of(identity)?, score }
+        }
+        (value, Some(Scalar::Text(_) | Scalar::Bytes(_))) => {
+            Element::At { index: number(identity)?, value: bytes_of(&value)? }
+        }
+        (Value::Array(pairs), _) => {
+            let id = identity.as_str().and_then(StreamId::parse);
+            let id = id.ok_or_else(|| odd("an entry's id is odd").on(identity))?;
             let fields = pairs.iter().map(|pair| match pair.as_array().map(Vec::as_slice) {
                 Some([name, value]) => Ok((bytes_of(name)?, bytes_of(value)?)),
                 _ => Err(odd("a field of an entry is no pair")),
             });
-            Ok(Element::Entry { id, fields: fields.collect::<Result<_>>()? })
+            Element::Entry { id, fields: fields.collect::<Result<_>>()? }
         }
-        Value::Array(parts) => match parts.as_slice() {
-            [Value::String(kind), group] if kind == "group" => {
-                let mut members = object(value)?;
-                let last_id = take_id(&mut members, "last_id")?;
-                let entries_read = match members.remove("entries_read") {
-                    None | Some(Value::Null) => None,
-                    Some(read) => Some(number(&read)?),
-                };
-                nothing_else(&members)?;
-                Ok(Element::Group { group: bytes_of(group)?, last_id, entries_read })
-            }
-            [Value::String(kind), group, consumer] if kind == "consumer" => {
-                nothing(&read()?)?;
-                Ok(Element::Consumer { group: bytes_of(group)?, consumer: bytes_of(consumer)? })
-            }
-            [Value::String(kind), group, Value::String(id)] if kind == "pending" => {
-                let id = StreamId::parse(id).ok_or_else(|| odd("an entry's id is odd").on(id))?;
-                let mut members = object(value)?;
-                let consumer = bytes_of(&members.remove("consumer").unwrap_or_default())?;
-                let missing = || odd("a pending entry lacks a number");
-                let delivered_at =
-                    take_integer(&mut members, "delivered_at")?.ok_or_else(missing)?;
-                let deliveries = take_integer(&mut members, "deliveries")?.ok_or_else(missing)?;
-                nothing_else(&members)?;
-                let group = bytes_of(group)?;
-                Ok(Element::Pending { group, id, consumer, delivered_at, deliveries })
-            }
-            _ => Err(odd("a stream has an element of another kind")),
-        },
-        _ => Err(odd("a stream has an element of another kind")),
-    }
+        (Value::Object(mut members), _) => {
+            let expires_at = take_integer(&mut members, "expires_at")?;
+            let value = members.remove("value").unwrap_or_default();
+            nothing_else(&members)?;
+            Element::Field { name: bytes_of(identity)?, value: bytes_of(&value)?, expires_at }
+        }
+        _ => return Err(odd("a key has an element of another kind")),
+    })
 }
 
-/// The types whose keys have elements.
+/// The types whose keys are carried in a form of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     String,
@@ -528,6 +523,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// `None`: a type of a module, or of a newer server.
     pub(crate) fn of(type_name: &str) -> Option<Self> {
         Some(match type_name {
             "string" => Self::String,
@@ -545,9 +541,9 @@ fn odd(what: &str) -> Error {
     Error::new(ErrorKind::Incompatible, what)
 }
 
-fn object(text: &str) -> Result<Map<String, Value>> {
-    match serde_json::from_str(text) {
-        Ok(Value::Object(members)) => Ok(members),
+fn object(value: Value) -> Result<Map<String, Value>> {
+    match value {
+        Value::Object(members) => Ok(members),
         _ => Err(odd("the record of a key is not an object of the adapter's")),
     }
 }
@@ -559,14 +555,9 @@ fn nothing_else(members: &Map<String, Value>) -> Result<()> {
     }
 }
 
-fn nothing(value: &Value) -> Result<()> {
-    if value.is_null() { Ok(()) } else { Err(odd("an element has a value where none is held")) }
-}
-
 fn bytes_of(value: &Value) -> Result<Bytes> {
     match tagged::scalar(value) {
         Some(Scalar::Text(text)) => Ok(text.into()),
-        // Text is never tagged, so that a value has one form.
         Some(Scalar::Bytes(bytes)) => Ok(bytes.into()),
         _ => Err(odd("Redis holds text and bytes, and this is neither")),
     }

@@ -1,6 +1,9 @@
 //! Items into batches of records, collection by collection.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use backup_core::{
     CollectionEnd, Error, ErrorKind, Part, Result, Schema,
@@ -11,7 +14,7 @@ use serde_json::json;
 
 use crate::{
     model::{self, Item},
-    naming::{Naming, REST},
+    naming::Naming,
 };
 
 /// Most collections of one store: more of them are a sign of keys that begin with an id.
@@ -22,7 +25,7 @@ const MOST_PENDING: usize = 16 << 20;
 /// Makes parts of items. Give it every item, [take](Self::next) parts until there is none,
 /// and [finish](Self::finish) it at the end.
 pub(crate) struct Records {
-    naming: Naming,
+    naming: Arc<Naming>,
     look_inside: bool,
     /// Collections that are wanted; `None`: all.
     only: Option<BTreeSet<String>>,
@@ -40,19 +43,13 @@ impl Records {
     /// `only`: the collections that are asked for, none for all.
     pub(crate) fn new(naming: Naming, look_inside: bool, only: &[String]) -> Self {
         let only = (!only.is_empty()).then(|| only.iter().cloned().collect());
-        Self { naming, look_inside, only, lanes: BTreeMap::new(), ready: VecDeque::new() }
-    }
-
-    /// Whether the collection of a key is asked for: others need not be read.
-    pub(crate) fn wants(&self, db: u32, key: &[u8]) -> bool {
-        let Some(only) = &self.only else { return true };
-        let (prefix, _) = self.naming.split(key);
-        only.contains(&self.naming.collection(db, prefix))
-    }
-
-    /// The names of the collections so far.
-    pub(crate) fn collections(&self) -> Vec<String> {
-        self.lanes.values().flatten().map(|lane| lane.collection.clone()).collect()
+        Self {
+            naming: Arc::new(naming),
+            look_inside,
+            only,
+            lanes: BTreeMap::new(),
+            ready: VecDeque::new(),
+        }
     }
 
     /// Announces a collection that has to be there even where it has no record.
@@ -60,8 +57,15 @@ impl Records {
         self.lane(db, None).map(drop)
     }
 
+    /// Announces the collection of a key.
+    pub(crate) fn see(&mut self, db: u32, key: &[u8]) -> Result<()> {
+        let naming = Arc::clone(&self.naming);
+        let (prefix, _) = naming.split(key);
+        self.lane(db, prefix).map(drop)
+    }
+
     pub(crate) fn push(&mut self, item: &Item) -> Result<()> {
-        let naming = self.naming.clone();
+        let naming = Arc::clone(&self.naming);
         let (prefix, rest) = naming.split(&item.key);
         let look_inside = self.look_inside;
         let Some(lane) = self.lane(item.db, prefix)? else { return Ok(()) };
@@ -144,9 +148,4 @@ pub(crate) fn schema(collection: &str, prefix: bool) -> Schema {
         document: json!({ "prefix": prefix }),
         info: CollectionInfo::default(),
     }
-}
-
-/// Whether a name is that of the keys without a prefix.
-pub(crate) fn is_rest(collection: &str) -> bool {
-    collection == REST || collection.ends_with(&format!("/{REST}"))
 }

@@ -1,4 +1,5 @@
 //! The adapter against real servers.
 
-#[allow(dead_code)]
+mod cluster;
+mod conform;
 mod server;

@@ -115,3 +115,89 @@ pub(crate) fn free_port() -> u16 {
         }
     }
 }
+
+/// Replies to commands, one after the other, over a plain connection.
+pub(crate) struct Raw(redis::Connection);
+
+impl Raw {
+    pub(crate) fn to(url: &str) -> Self {
+        let client = redis::Client::open(url).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match client.get_connection() {
+                Ok(connection) => return Self(connection),
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub(crate) fn try_run(&mut self, command: &[&[u8]]) -> redis::RedisResult<redis::Value> {
+        let mut cmd = redis::Cmd::new();
+        for part in command {
+            cmd.arg(*part);
+        }
+        cmd.query(&mut self.0)
+    }
+
+    pub(crate) fn bytes(&mut self, command: &[&[u8]]) -> redis::Value {
+        self.try_run(command).unwrap_or_else(|e| {
+            let words: Vec<_> = command.iter().map(|w| String::from_utf8_lossy(w)).collect();
+            panic!("{words:?}: {e}")
+        })
+    }
+
+    /// A command in words.
+    pub(crate) fn run(&mut self, command: &str) -> redis::Value {
+        let words: Vec<&[u8]> = command.split(' ').map(str::as_bytes).collect();
+        self.bytes(&words)
+    }
+
+    pub(crate) fn strings(&mut self, command: &[&[u8]]) -> Vec<Vec<u8>> {
+        redis::from_redis_value(self.bytes(command)).unwrap()
+    }
+
+    pub(crate) fn text(&mut self, command: &str) -> String {
+        redis::from_redis_value(self.run(command)).unwrap()
+    }
+}
+
+impl Server {
+    pub(crate) fn raw(&self) -> Raw {
+        Raw::to(&self.url())
+    }
+}
+
+/// Every key of the database with its digest and deadline, in order.
+pub(crate) fn content(raw: &mut Raw) -> Vec<String> {
+    let mut keys = raw.strings(&[b"KEYS", b"*"]);
+    keys.retain(|key| !key.starts_with(b"backup-kit:"));
+    keys.sort();
+    keys.iter()
+        .map(|key| {
+            let digest: Vec<String> =
+                redis::from_redis_value(raw.bytes(&[b"DEBUG", b"DIGEST-VALUE", key])).unwrap();
+            let at: i64 = redis::from_redis_value(raw.bytes(&[b"PEXPIRETIME", key])).unwrap();
+            format!("{:?} {digest:?} {at}", String::from_utf8_lossy(key))
+        })
+        .collect()
+}
+
+/// Names of all that restores leave in any database, and which databases hold something.
+pub(crate) fn leftovers(raw: &mut Raw) -> Vec<String> {
+    let keyspace = raw.text("INFO keyspace");
+    let mut found = Vec::new();
+    for line in keyspace.lines().filter(|line| line.starts_with("db")) {
+        let db = line[2..].split(':').next().unwrap().to_owned();
+        raw.run(&format!("SELECT {db}"));
+        for key in raw.strings(&[b"KEYS", b"backup-kit:*"]) {
+            found.push(format!("{db}: {}", String::from_utf8_lossy(&key)));
+        }
+        if db != "0" {
+            found.push(format!("database {db}"));
+        }
+    }
+    raw.run("SELECT 0");
+    found.sort();
+    found
+}

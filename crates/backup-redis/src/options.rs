@@ -1,0 +1,361 @@
+//! How a server is reached, and what of it belongs to the store.
+
+use std::{collections::BTreeSet, fmt, path::Path, sync::Arc, time::Duration};
+
+use backup_core::{Error, ErrorKind, Result};
+use globset::{Glob, GlobSet, GlobSetBuilder};
+use redis::{ConnectionInfo, IntoConnectionInfo, TlsCertificates};
+
+use crate::{
+    RedisStore,
+    client::Client,
+    error,
+    naming::{Naming, Prefixes},
+};
+
+/// How a Redis server or cluster is reached, and which of its keys belong to the store.
+#[derive(Clone)]
+pub struct RedisOptions {
+    url: String,
+    username: Option<String>,
+    password: Option<String>,
+    root_certificate: Option<Vec<u8>>,
+    sentinel: Option<String>,
+    timeout: Duration,
+    databases: Vec<u32>,
+    prefixes: Prefixes,
+    keys: Vec<String>,
+    types: BTreeSet<String>,
+    globs: Option<GlobSet>,
+    pub(crate) look_inside: bool,
+    pub(crate) consistency: Consistency,
+    pub(crate) spare: Option<u32>,
+    pub(crate) expiry: Expiry,
+    pub(crate) after_switch: Option<Hook>,
+}
+
+type Hook = Arc<dyn Fn() + Send + Sync>;
+
+/// What a backup sees of a store that the application goes on writing to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Consistency {
+    /// Each key as it is when its turn comes. Keys whose value is larger than a page and that
+    /// were changed meanwhile are named, and the backup is then partial.
+    #[default]
+    Fuzzy,
+    /// One moment: the server holds writers back (`CLIENT PAUSE … WRITE`) until all is read, at
+    /// most this long. What takes longer is an error, and writers go on at the latest then.
+    Paused(Duration),
+}
+
+/// What becomes of the deadlines of keys at a restore.
+///
+/// A key whose deadline has passed by the end of the restore is gone then, as it would be had
+/// it never been away.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Expiry {
+    /// They stay the moments that they were.
+    #[default]
+    Deadline,
+    /// They are moved by as much as has passed since this moment, in milliseconds since 1970:
+    /// with that of the backup, every key gets the time that it had left.
+    Remaining {
+        /// When the backup was taken.
+        taken_at_ms: i64,
+    },
+}
+
+impl RedisOptions {
+    pub(crate) fn new(url: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            username: None,
+            password: None,
+            root_certificate: None,
+            sentinel: None,
+            timeout: Duration::from_secs(60),
+            databases: Vec::new(),
+            prefixes: Prefixes::None,
+            keys: Vec::new(),
+            types: BTreeSet::new(),
+            globs: None,
+            look_inside: true,
+            consistency: Consistency::Fuzzy,
+            spare: None,
+            expiry: Expiry::Deadline,
+            after_switch: None,
+        }
+    }
+
+    /// The user, where it is not the default one.
+    #[must_use]
+    pub fn username(mut self, name: &str) -> Self {
+        self.username = Some(name.to_owned());
+        self
+    }
+
+    /// The password. It goes to the server and nowhere else.
+    #[must_use]
+    pub fn password(mut self, password: &str) -> Self {
+        self.password = Some(password.to_owned());
+        self
+    }
+
+    /// The password that an environment variable holds.
+    ///
+    /// # Errors
+    /// A variable that is not set, or empty.
+    pub fn password_env(self, variable: &str) -> Result<Self> {
+        match std::env::var(variable) {
+            Ok(password) if !password.is_empty() => Ok(self.password(&password)),
+            _ => {
+                let what = "the environment variable with the password is not set";
+                Err(Error::new(ErrorKind::InvalidInput, what).on(variable))
+            }
+        }
+    }
+
+    /// The password that a file holds; a line feed at its end does not count.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is empty.
+    pub fn password_file(self, path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path)
+            .map_err(|e| Error::io("the password cannot be read", e).on(path.display()))?;
+        let password = text.trim_end_matches(['\r', '\n']);
+        if password.is_empty() {
+            let what = "the file with the password is empty";
+            return Err(Error::new(ErrorKind::InvalidInput, what).on(path.display()));
+        }
+        Ok(self.password(password))
+    }
+
+    /// The certificate in PEM form that signs the server's, for an address with `rediss://`; by
+    /// default those that the system trusts.
+    #[must_use]
+    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.root_certificate = Some(pem.into());
+        self
+    }
+
+    /// The address is that of a sentinel, which is asked for the primary of this name.
+    #[must_use]
+    pub fn sentinel(mut self, name: &str) -> Self {
+        self.sentinel = Some(name.to_owned());
+        self
+    }
+
+    /// How long the server may take for one request; 60 seconds by default.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The logical databases that belong to the store; by default the one that the address
+    /// names. With several, collections are named `db<number>/<name>`.
+    #[must_use]
+    pub fn databases(mut self, numbers: impl IntoIterator<Item = u32>) -> Self {
+        self.databases.extend(numbers);
+        self
+    }
+
+    /// Makes a collection of every key prefix, which ends at the first colon: `notes:1` is the
+    /// record `1` of `notes`. Keys without one are in the collection `keys`. By default all
+    /// keys of a database are one collection.
+    ///
+    /// A store may have 4096 of them; keys that begin with an id have too many.
+    #[must_use]
+    pub fn every_prefix(mut self) -> Self {
+        self.prefixes = Prefixes::Every;
+        self
+    }
+
+    /// Makes a collection of each of these key prefixes, and leaves all other keys in `keys`.
+    #[must_use]
+    pub fn prefixes<S: Into<String>>(mut self, prefixes: impl IntoIterator<Item = S>) -> Self {
+        let mut all = match self.prefixes {
+            Prefixes::Of(some) => some,
+            _ => BTreeSet::new(),
+        };
+        all.extend(prefixes.into_iter().map(Into::into));
+        self.prefixes = Prefixes::Of(all);
+        self
+    }
+
+    /// The keys that belong to the store, with `*`, `?` and `[…]`; by default all. A restore
+    /// leaves the others alone.
+    #[must_use]
+    pub fn keys<S: Into<String>>(mut self, globs: impl IntoIterator<Item = S>) -> Self {
+        self.keys.extend(globs.into_iter().map(Into::into));
+        self
+    }
+
+    /// The types of keys that a backup reads, as `TYPE` calls them: `string`, `hash`, `zset`.
+    /// By default all.
+    #[must_use]
+    pub fn types<S: Into<String>>(mut self, types: impl IntoIterator<Item = S>) -> Self {
+        self.types.extend(types.into_iter().map(Into::into));
+        self
+    }
+
+    /// Carries strings as they are, without looking for JSON in them.
+    #[must_use]
+    pub fn plain_strings(mut self) -> Self {
+        self.look_inside = false;
+        self
+    }
+
+    /// What a backup sees of a store that is written to meanwhile.
+    #[must_use]
+    pub fn consistency(mut self, consistency: Consistency) -> Self {
+        self.consistency = consistency;
+        self
+    }
+
+    /// The empty logical database in which a restore stages; by default one that is found to
+    /// be empty.
+    #[must_use]
+    pub fn spare_database(mut self, number: u32) -> Self {
+        self.spare = Some(number);
+        self
+    }
+
+    /// What becomes of the deadlines of keys at a restore.
+    #[must_use]
+    pub fn expiry(mut self, expiry: Expiry) -> Self {
+        self.expiry = expiry;
+        self
+    }
+
+    /// Called when live content was switched, at a restore and at its undo: time to flush what
+    /// clients cache, of which a server that swaps databases tells nobody.
+    #[must_use]
+    pub fn after_switch(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.after_switch = Some(Arc::new(hook));
+        self
+    }
+
+    /// A store at this server, which is not asked anything yet.
+    ///
+    /// # Errors
+    /// No Tokio runtime, an address that is none, a pattern that is none.
+    pub fn open(mut self) -> Result<RedisStore> {
+        if !self.keys.is_empty() {
+            self.globs = Some(globs(&self.keys)?);
+        }
+        if let Prefixes::Of(some) = &self.prefixes
+            && let Some(bad) = some.iter().find(|p| p.is_empty() || p.contains(':'))
+        {
+            let what = "a key prefix is given without its colon, and is not empty";
+            return Err(Error::new(ErrorKind::InvalidInput, what).on(bad));
+        }
+        let mut info = address(&self.url)?;
+        let mut settings = info.redis_settings().clone();
+        if let Some(name) = &self.username {
+            settings = settings.set_username(name);
+        }
+        if let Some(password) = &self.password {
+            settings = settings.set_password(password);
+        }
+        info = info.set_redis_settings(settings);
+        let certificates = self
+            .root_certificate
+            .clone()
+            .map(|pem| TlsCertificates { client_tls: None, root_cert: Some(pem) });
+        let client = Client::new(info, certificates, self.sentinel.clone(), self.timeout)?;
+        if self.databases.is_empty() {
+            self.databases.push(client.database());
+        }
+        self.databases.sort_unstable();
+        self.databases.dedup();
+        Ok(RedisStore { client, options: Arc::new(self) })
+    }
+
+    /// A store at this server, which has to answer.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); a server that does not answer, refuses the password, or is older
+    /// than Redis 7.0.
+    pub async fn connect(self) -> Result<RedisStore> {
+        let store = self.open()?;
+        let client = store.client.clone();
+        store.client.run(async move { crate::store::version(&client).await }).await?;
+        Ok(store)
+    }
+
+    pub(crate) fn naming(&self) -> Naming {
+        Naming::new(self.prefixes.clone(), self.databases.clone())
+    }
+
+    /// Whether a database without keys is a collection without records.
+    pub(crate) fn names_rest(&self) -> bool {
+        self.prefixes == Prefixes::None
+    }
+
+    pub(crate) fn wants_key(&self, key: &[u8]) -> bool {
+        self.globs.as_ref().is_none_or(|globs| {
+            // As a path, so that bytes that are no text are matched, too.
+            globs.is_match(bytes_path(key))
+        })
+    }
+
+    pub(crate) fn wants_type(&self, name: &str) -> bool {
+        self.types.is_empty() || self.types.contains(name)
+    }
+
+    pub(crate) fn owns_types(&self) -> bool {
+        self.types.is_empty()
+    }
+
+    /// Whether all keys of the databases belong to the store.
+    pub(crate) fn owns_all(&self) -> bool {
+        self.globs.is_none() && self.types.is_empty()
+    }
+}
+
+#[cfg(unix)]
+fn bytes_path(key: &[u8]) -> &Path {
+    use std::os::unix::ffi::OsStrExt;
+    Path::new(std::ffi::OsStr::from_bytes(key))
+}
+
+#[cfg(not(unix))]
+fn bytes_path(key: &[u8]) -> std::path::PathBuf {
+    String::from_utf8_lossy(key).into_owned().into()
+}
+
+fn globs(patterns: &[String]) -> Result<GlobSet> {
+    let mut set = GlobSetBuilder::new();
+    let bad = |pattern: &str, e: globset::Error| {
+        let what = "a pattern of keys cannot be read";
+        Error::new(ErrorKind::InvalidInput, what).on(pattern).because(e)
+    };
+    for pattern in patterns {
+        set.add(Glob::new(pattern).map_err(|e| bad(pattern, e))?);
+    }
+    set.build().map_err(|e| bad("", e))
+}
+
+fn address(text: &str) -> Result<ConnectionInfo> {
+    // The address may hold a password: it is not shown.
+    text.into_connection_info().map_err(|e| {
+        error::redis("this is no address of a Redis server", e)
+            .advise("give an address such as redis://localhost:6379/0, or rediss:// for TLS")
+    })
+}
+
+impl fmt::Debug for RedisOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisOptions")
+            .field("username", &self.username)
+            .field("password", &self.password.as_ref().map(|_| "…"))
+            .field("databases", &self.databases)
+            .field("keys", &self.keys)
+            .field("consistency", &self.consistency)
+            .finish_non_exhaustive()
+    }
+}

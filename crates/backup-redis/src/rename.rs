@@ -1,0 +1,154 @@
+//! The switch key by key, where there is no spare database, or only some keys are restored.
+//!
+//! Every staged key has a name in the slot of its live one. A script moves the live key aside,
+//! or notes that there was none, and the staged one in: so each key is old or new, and what was
+//! done is seen from the names that are there. It may be repeated, and taken back.
+
+use std::sync::Arc;
+
+use backup_core::{Error, ErrorKind, Result};
+use bytes::Bytes;
+use redis::Pipeline;
+
+use crate::{
+    place::{Place, pattern},
+    reader::{Found, Reader},
+    stage::{ROUND, Session, Target, names, out_of_order},
+    token::State,
+};
+
+/// Keys: live, new, old, none. Moves the new one in.
+const SWITCH: &str = "if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end \
+     if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('RENAME', KEYS[1], KEYS[3]) \
+     else redis.call('SET', KEYS[4], '') end \
+     redis.call('RENAME', KEYS[2], KEYS[1]) return 1";
+/// Keys: live, new, old. Moves a live key aside that has no new one.
+const CLEAR: &str = "if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end \
+     if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end \
+     redis.call('RENAME', KEYS[1], KEYS[3]) return 1";
+/// Keys: live, none. Removes what was moved in where nothing was.
+const EMPTY: &str = "if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end \
+     redis.call('UNLINK', KEYS[1]) redis.call('DEL', KEYS[2]) return 1";
+/// Keys: live, old. Brings the old one back.
+const BACK: &str = "if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end \
+     redis.call('RENAME', KEYS[2], KEYS[1]) return 1";
+
+impl Session {
+    pub(crate) async fn rename_in(&self, state: State) -> Result<()> {
+        let mut state = state;
+        if state == State::Sealed {
+            self.nothing_changed().await?;
+            state = if self.token.merge { State::Switching } else { State::Clearing };
+            self.set_state(state).await?;
+        }
+        let switched = self.go_on(state).await;
+        match switched {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                // Half of the keys are new: all of them become old again.
+                let back = self.uncancelled().rename_back().await;
+                back.map_err(|failed| {
+                    let what = "the switch broke off, and what was replaced cannot be put back";
+                    Error::new(ErrorKind::RepairNeeded, what)
+                        .on(format!("on the server, under {}", self.token.marker()))
+                        .because(failed)
+                        .advise("when the server is well again, call resume")
+                })?;
+                Err(error)
+            }
+        }
+    }
+
+    async fn go_on(&self, state: State) -> Result<()> {
+        let targets = self.targets().await?;
+        if state == State::Clearing {
+            for target in &targets {
+                self.clear(target).await?;
+            }
+            self.set_state(State::Switching).await?;
+        }
+        for target in &targets {
+            self.each(target, 'n', SWITCH, &['n', 'o', 'x']).await?;
+        }
+        self.set_state(State::Committed).await
+    }
+
+    pub(crate) async fn rename_back(&self) -> Result<()> {
+        match self.state().await? {
+            None => return Err(out_of_order("undo", "nothing was committed")),
+            Some(State::Undone) => return Ok(()),
+            Some(_) => self.set_state(State::Undoing).await?,
+        }
+        for target in &self.targets().await? {
+            self.each(target, 'x', EMPTY, &['x']).await?;
+            self.each(target, 'o', BACK, &['o']).await?;
+        }
+        self.set_state(State::Undone).await
+    }
+
+    // Moves aside the live keys that the archive does not have. Only before the first staged
+    // key was moved in: after that a live key without a staged one may be new.
+    async fn clear(&self, target: &Target) -> Result<()> {
+        let options = Arc::clone(&self.options);
+        let cancel = self.cancel.clone();
+        let mut reader = Reader::scan(target.live.clone(), target.db, options, cancel);
+        reader.names_only = true;
+        let mut keys: Vec<Bytes> = Vec::new();
+        while let Some(found) = reader.next(&|_| true).await? {
+            if let Found::Key(key) = found {
+                keys.push(key);
+            }
+            if keys.len() >= ROUND {
+                self.run(target, CLEAR, &['n', 'o'], &std::mem::take(&mut keys)).await?;
+            }
+        }
+        self.run(target, CLEAR, &['n', 'o'], &keys).await
+    }
+
+    // Runs a script for every key that has a name of one kind.
+    async fn each(
+        &self,
+        target: &Target,
+        kind: char,
+        script: &str,
+        names_of: &[char],
+    ) -> Result<()> {
+        let place = Place::aside(&self.token.id, kind);
+        let found = names(&target.live, &pattern(&self.token.id, kind), &self.cancel).await?;
+        let keys: Vec<Bytes> = found.iter().filter_map(|name| place.key_of(name)).collect();
+        for round in keys.chunks(ROUND) {
+            self.cancel.check()?;
+            self.run(target, script, names_of, round).await?;
+        }
+        Ok(())
+    }
+
+    async fn run(
+        &self,
+        target: &Target,
+        script: &str,
+        names_of: &[char],
+        keys: &[Bytes],
+    ) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let places: Vec<Place> =
+            names_of.iter().map(|kind| Place::aside(&self.token.id, *kind)).collect();
+        let mut commands = Pipeline::with_capacity(keys.len());
+        for key in keys {
+            let call = commands.cmd("EVAL").arg(script).arg(places.len() + 1).arg(&key[..]);
+            for place in &places {
+                call.arg(&place.name(key)[..]);
+            }
+        }
+        let what = "a key cannot be renamed";
+        let done = target.live.every(what, &commands).await;
+        done.map(drop).map_err(|error| {
+            if error.kind() == ErrorKind::Io {
+                return error.advise("the switch needs EVAL and RENAME: see the server's log");
+            }
+            error
+        })
+    }
+}

@@ -1,0 +1,722 @@
+//! A restore up to the switch: what is written, and what is read back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use backup_core::{
+    Cancel, Content, Error, ErrorKind, Part, Result, SinkSession, async_trait,
+    record::{Key, RecordBatch, Tally},
+};
+use bytes::Bytes;
+use redis::{Pipeline, Value};
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::{
+    client::{Client, Node},
+    naming::{Naming, Prefixes, REST},
+    options::RedisOptions,
+    place::{Place, helper, pattern},
+    reader::{Found, Reader},
+    records::Records,
+    reply,
+    slots::{self, Ranges},
+    token::{State, Token, Way},
+    write::Write,
+};
+
+/// Keys of one round of the work that follows staging.
+pub(crate) const ROUND: usize = 512;
+
+/// A restore under way. All that another process has to know stands on the server.
+#[derive(Clone)]
+pub(crate) struct Session {
+    pub(crate) client: Client,
+    pub(crate) options: Arc<RedisOptions>,
+    pub(crate) token: Arc<Token>,
+    pub(crate) cancel: Cancel,
+    /// Collections that were announced in this process.
+    announced: Arc<Mutex<BTreeSet<String>>>,
+    /// The order in which batches came.
+    order: Arc<AsyncMutex<Write>>,
+    /// Whose turn it is to send.
+    turn: Arc<AsyncMutex<Option<Arc<[Target]>>>>,
+    answers: Arc<Mutex<Answers>>,
+}
+
+/// What was told of live keys: by database and key the tally of its records. About 100 bytes
+/// each.
+type Answers = HashMap<(u32, Bytes), Tally>;
+
+/// One database of one server.
+pub(crate) struct Target {
+    pub(crate) db: u32,
+    slots: Option<Ranges>,
+    /// Where it is staged.
+    pub(crate) staging: Node,
+    pub(crate) live: Node,
+}
+
+impl Session {
+    pub(crate) fn new(
+        client: &Client,
+        options: &Arc<RedisOptions>,
+        token: Token,
+        cancel: Cancel,
+    ) -> Self {
+        let by_slot = matches!(token.way, Way::Rename(_));
+        let place = if by_slot { Place::aside(&token.id, 'n') } else { Place::live() };
+        let naming = restored(&token, options);
+        let write = Write::new(token.id.clone(), place, by_slot, naming, token.shift);
+        Self {
+            client: client.clone(),
+            options: Arc::clone(options),
+            token: Arc::new(token),
+            cancel,
+            announced: Arc::default(),
+            order: Arc::new(AsyncMutex::new(write)),
+            turn: Arc::default(),
+            answers: Arc::default(),
+        }
+    }
+
+    /// The same restore, for the way back: a restore that was cancelled is taken back.
+    pub(crate) fn uncancelled(&self) -> Self {
+        Self { cancel: Cancel::new(), ..self.clone() }
+    }
+
+    async fn on_runtime<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.client.run(work(self.clone())).await
+    }
+
+    pub(crate) fn by_slot(&self) -> bool {
+        matches!(self.token.way, Way::Rename(_))
+    }
+
+    /// Where what is staged stands, in the database where it is staged.
+    fn staged_place(&self) -> Place {
+        let place = if self.by_slot() { Place::aside(&self.token.id, 'n') } else { Place::live() };
+        place.with_deadlines(&self.token.id, self.by_slot())
+    }
+
+    fn live_place(&self) -> Place {
+        Place::live().with_deadlines(&self.token.id, self.by_slot())
+    }
+
+    /// Connections to everything that the restore works on.
+    pub(crate) async fn targets(&self) -> Result<Vec<Target>> {
+        let mut targets = Vec::new();
+        match &self.token.way {
+            Way::Swap(pairs) => {
+                for (live, spare) in pairs {
+                    targets.push(Target {
+                        db: *live,
+                        slots: None,
+                        staging: self.client.first(*spare).await?,
+                        live: self.client.first(*live).await?,
+                    });
+                }
+            }
+            Way::Rename(databases) => {
+                for primary in self.client.primaries().await? {
+                    for db in databases {
+                        let live = self.client.at(primary.address.as_ref(), *db).await?;
+                        let (db, slots) = (*db, primary.slots.clone());
+                        targets.push(Target { db, slots, staging: live.clone(), live });
+                    }
+                }
+            }
+        }
+        Ok(targets)
+    }
+
+    /// The connection on which the marker stands.
+    pub(crate) async fn marker_node(&self) -> Result<Node> {
+        match &self.token.way {
+            Way::Swap(pairs) => self.client.first(pairs[0].1).await,
+            Way::Rename(databases) => {
+                let slot = slots::slot(self.token.marker().as_bytes());
+                let primaries = self.client.primaries().await?;
+                let owner = primaries.iter().find(|p| p.slots.as_ref().is_none_or(|s| s.has(slot)));
+                let owner = owner.ok_or_else(|| reply::odd("the slots of a cluster"))?;
+                self.client.at(owner.address.as_ref(), databases[0]).await
+            }
+        }
+    }
+
+    /// How far it came; `None`: there is nothing of it.
+    pub(crate) async fn state(&self) -> Result<Option<State>> {
+        let node = self.marker_node().await?;
+        match node.one(redis::cmd("GET").arg(self.token.marker())).await? {
+            Value::Nil => Ok(None),
+            value => State::read(&reply::bytes(value)?).map(Some),
+        }
+    }
+
+    pub(crate) async fn state_apart(&self) -> Result<Option<State>> {
+        self.on_runtime(|this| async move { this.state().await }).await
+    }
+
+    pub(crate) async fn set_state(&self, state: State) -> Result<()> {
+        let node = self.marker_node().await?;
+        // Only what is there: a marker that is gone means that the server lost the rest, too.
+        let mut set = redis::cmd("SET");
+        set.arg(self.token.marker()).arg(state.as_str()).arg("XX");
+        if node.one(&set).await? == Value::Nil {
+            let what = "the marker of the restore is gone from the server";
+            return Err(Error::new(ErrorKind::Unfinished, what)
+                .on(self.token.marker())
+                .advise("begin the restore again"));
+        }
+        Ok(())
+    }
+
+    /// Makes the marker, and removes what an earlier beginning staged.
+    pub(crate) async fn begin(&self) -> Result<()> {
+        self.on_runtime(|this| async move {
+            match this.state().await? {
+                None | Some(State::Staged | State::Sealed) => {}
+                Some(_) => return Err(out_of_order("begin", "it was committed already")),
+            }
+            match &this.token.way {
+                Way::Swap(_) => this.claim().await,
+                Way::Rename(_) => {
+                    let node = this.marker_node().await?;
+                    let mut set = redis::cmd("SET");
+                    set.arg(this.token.marker()).arg(State::Staged.as_str());
+                    node.one(&set).await?;
+                    this.sweep(&["n", "o", "x", "d", "s", "t"]).await
+                }
+            }
+        })
+        .await
+    }
+
+    fn announced(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn announce(&self, schema: &backup_core::Schema) -> Result<()> {
+        let name = &schema.collection;
+        if !self.token.collections.contains(name) {
+            let what = "the archive has a collection that was not planned";
+            return Err(Error::new(ErrorKind::Corrupt, what).on(name));
+        }
+        if !schema.document.get("prefix").is_some_and(serde_json::Value::is_boolean) {
+            let what = "the description of a collection is not one of Redis";
+            return Err(Error::new(ErrorKind::Incompatible, what).on(name));
+        }
+        restored(&self.token, &self.options).place(name)?;
+        self.announced().insert(name.clone());
+        Ok(())
+    }
+
+    async fn records(&self, batch: RecordBatch) -> Result<()> {
+        if !self.announced().contains(batch.collection()) {
+            let what = "records came without the collection's description";
+            return Err(Error::new(ErrorKind::Unfinished, what)
+                .on(batch.collection())
+                .advise("begin the restore again, or abort it"));
+        }
+        // Batches are made into commands in the order in which they come, and sent in it. The
+        // next is made while the server works on the one before.
+        let mut write = Arc::clone(&self.order).lock_owned().await;
+        self.on_runtime(|this| async move {
+            let targets = this.connected().await?;
+            let mut pipes: Vec<Pipeline> = targets.iter().map(|_| Pipeline::new()).collect();
+            let mut lane = |db: u32, key: &[u8]| find(&targets, db, key);
+            write.batch(&batch, now_ms(), &mut lane, &mut pipes)?;
+            let turn = this.turn.lock().await;
+            drop(write);
+            let sent = targets.iter().zip(&pipes).map(|(target, pipe)| async move {
+                let what = "the server did not take what is restored";
+                target.staging.every(what, pipe).await.map(drop)
+            });
+            let sent = futures::future::try_join_all(sent).await;
+            drop(turn);
+            sent.map(drop).map_err(|error| error.on(batch.collection()))
+        })
+        .await
+    }
+
+    // Connections for writing, which stay.
+    async fn connected(&self) -> Result<Arc<[Target]>> {
+        let mut known = self.turn.lock().await;
+        if let Some(targets) = &*known {
+            return Ok(Arc::clone(targets));
+        }
+        let targets: Arc<[Target]> = self.targets().await?.into();
+        *known = Some(Arc::clone(&targets));
+        Ok(targets)
+    }
+
+    /// Ends staging: what could be done only once all was there.
+    pub(crate) async fn seal(&self) -> Result<State> {
+        let state = self.state().await?;
+        let state = state.ok_or_else(|| out_of_order("verify", "nothing is staged"))?;
+        if state != State::Staged {
+            return Ok(state);
+        }
+        for target in self.targets().await? {
+            self.cancel.check()?;
+            self.finish_streams(&target).await?;
+            self.set_deadlines(&target.staging, &self.staged_place(), false).await?;
+        }
+        self.set_state(State::Sealed).await?;
+        Ok(State::Sealed)
+    }
+
+    /// The hashes in which a restore keeps notes of one kind.
+    async fn notes(&self, node: &Node, kind: char) -> Result<Vec<Bytes>> {
+        if !self.by_slot() {
+            return Ok(vec![helper(&self.token.id, kind, None).into()]);
+        }
+        names(node, &pattern(&self.token.id, kind), &self.cancel).await
+    }
+
+    async fn finish_streams(&self, target: &Target) -> Result<()> {
+        let (node, place) = (&target.staging, self.staged_place());
+        let what = "a stream cannot be made as it was";
+        // Entries that were deleted while they were pending.
+        for note in self.notes(node, 't').await? {
+            let members = reply::list(node.one(redis::cmd("SMEMBERS").arg(&note[..])).await?)?;
+            let mut commands = Pipeline::new();
+            for member in members {
+                let member = reply::bytes(member)?;
+                let space = member.iter().position(|byte| *byte == b' ').unwrap_or(0);
+                let key = &member[(space + 1).min(member.len())..];
+                commands.cmd("XDEL").arg(&place.name(key)[..]).arg(&member[..space]);
+            }
+            node.every(what, &commands).await?;
+        }
+        for note in self.notes(node, 's').await? {
+            let ids = reply::pairs(node.one(redis::cmd("HGETALL").arg(&note[..])).await?)?;
+            let mut commands = Pipeline::new();
+            for (key, ids) in ids {
+                let name = place.name(&reply::bytes(key)?);
+                let ids = reply::text(ids)?;
+                let mut ids = ids.split(' ');
+                let (Some(last), Some(deleted), Some(added)) = (ids.next(), ids.next(), ids.next())
+                else {
+                    return Err(reply::odd("a note of a restore"));
+                };
+                // One without entries and groups does not exist yet.
+                commands
+                    .cmd("XGROUP")
+                    .arg("CREATE")
+                    .arg(&name[..])
+                    .arg("-")
+                    .arg("0")
+                    .arg("MKSTREAM");
+                commands.cmd("XGROUP").arg("DESTROY").arg(&name[..]).arg("-");
+                let set = commands.cmd("XSETID").arg(&name[..]).arg(last);
+                set.arg("ENTRIESADDED").arg(added).arg("MAXDELETEDID").arg(deleted);
+            }
+            for reply in node.all(&commands).await? {
+                // There may be a group of this name, which then stays as it is.
+                if reply::code(&reply) != Some("BUSYGROUP") {
+                    reply::checked(what, reply)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets deadlines that are kept aside: those that are far, or at the end all.
+    pub(crate) async fn set_deadlines(&self, node: &Node, place: &Place, all: bool) -> Result<()> {
+        let near = now_ms().saturating_add(24 * 60 * 60 * 1000);
+        for note in self.notes(node, 'd').await? {
+            let mut cursor = 0;
+            loop {
+                self.cancel.check()?;
+                let mut scan = redis::cmd("HSCAN");
+                scan.arg(&note[..]).arg(cursor).arg("COUNT").arg(ROUND);
+                let (next, page) = reply::page(node.one(&scan).await?)?;
+                let mut commands = Pipeline::new();
+                for (key, at) in reply::pairs(Value::Array(page))? {
+                    let key = reply::bytes(key)?;
+                    let at = reply::integer(&at)?.saturating_add(self.token.shift);
+                    if all || at > near {
+                        let set = commands.cmd("PEXPIREAT").arg(&place.name(&key)[..]).arg(at);
+                        // The application may have written it meanwhile.
+                        if all {
+                            set.arg("NX");
+                        }
+                        commands.cmd("HDEL").arg(&note[..]).arg(&key[..]);
+                    }
+                }
+                node.every("a deadline cannot be set", &commands).await?;
+                cursor = next;
+                if cursor == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is staged, or after the commit what is live.
+    async fn tally(&self, state: State) -> Result<Content> {
+        let live = !matches!(state, State::Staged | State::Sealed);
+        let mut content = Content::new();
+        for name in &self.token.collections {
+            content.collections.entry(name.clone()).or_default();
+        }
+        for target in self.targets().await? {
+            let cancel = self.cancel.clone();
+            let mut readers = Vec::new();
+            if !live {
+                let node = target.staging;
+                readers.push(Reader::staged(node, target.db, self.staged_place(), cancel));
+            } else if self.token.merge {
+                // Those that were switched in have left what they replaced, or that nothing was.
+                let mut keys = Vec::new();
+                for kind in ['o', 'x'] {
+                    let place = Place::aside(&self.token.id, kind);
+                    let found =
+                        names(&target.live, &pattern(&self.token.id, kind), &cancel).await?;
+                    keys.extend(found.iter().filter_map(|name| place.key_of(name)));
+                }
+                let reader = Reader::of(target.live, target.db, keys, cancel);
+                readers.push(reader.with_deadlines(&self.live_place()));
+            } else {
+                let options = Arc::clone(&self.options);
+                let reader = Reader::scan(target.live, target.db, options, cancel);
+                readers.push(reader.with_deadlines(&self.live_place()));
+            }
+            for mut reader in readers {
+                reader.shift = self.token.shift;
+                self.add(&mut reader, &mut content).await?;
+            }
+        }
+        Ok(content)
+    }
+
+    async fn add(&self, reader: &mut Reader, content: &mut Content) -> Result<()> {
+        let naming = restored(&self.token, &self.options);
+        let mut records = Records::new(naming, self.options.look_inside, &[]);
+        let mut count = |records: &mut Records| {
+            while let Some(part) = records.next() {
+                if let Part::Records(batch) = part {
+                    let name = batch.collection().to_owned();
+                    content.collections.entry(name).or_default().add_batch(&batch);
+                }
+            }
+        };
+        while let Some(found) = reader.next(&|_| true).await? {
+            if let Found::Item(item) = found {
+                records.push(&item)?;
+                count(&mut records);
+            }
+        }
+        records.finish()?;
+        count(&mut records);
+        Ok(())
+    }
+
+    /// The live records of some keys; remembers the answer.
+    async fn look_up(&self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
+        let naming = restored(&self.token, &self.options);
+        let mut asked = BTreeMap::<(u32, Bytes), ()>::new();
+        for key in keys {
+            let (db, key) = naming.key(collection, key)?;
+            asked.insert((db, key.into()), ());
+        }
+        let (batches, found) = self.read_live(asked.keys(), Some(collection)).await?;
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        for (id, ()) in asked {
+            let tally = found.get(&id).cloned().unwrap_or_default();
+            // What was told first counts: by that the caller decided.
+            answers.entry(id).or_insert(tally);
+        }
+        Ok(batches)
+    }
+
+    async fn read_live(
+        &self,
+        keys: impl Iterator<Item = &(u32, Bytes)>,
+        collection: Option<&str>,
+    ) -> Result<(Vec<RecordBatch>, Answers)> {
+        let targets = self.connected().await?;
+        let mut by_target: Vec<Vec<Bytes>> = targets.iter().map(|_| Vec::new()).collect();
+        for (db, key) in keys {
+            by_target[find(&targets, *db, key)?].push(key.clone());
+        }
+        let naming = restored(&self.token, &self.options);
+        let look_inside = self.options.look_inside;
+        let only: Vec<String> = collection.map(str::to_owned).into_iter().collect();
+        let mut records = Records::new(naming.clone(), look_inside, &only);
+        let (mut batches, mut tallies) = (Vec::new(), Answers::new());
+        for (target, keys) in targets.iter().zip(by_target).filter(|(_, keys)| !keys.is_empty()) {
+            // A connection of its own: large keys are watched.
+            let live = match &target.slots {
+                None => self.client.first(target.db).await?,
+                Some(_) => target.live.clone(),
+            };
+            let mut reader = Reader::of(live, target.db, keys, self.cancel.clone());
+            while let Some(found) = reader.next(&|_| true).await? {
+                let Found::Item(item) = found else { continue };
+                let (prefix, rest) = naming.split(&item.key);
+                let mut one =
+                    backup_core::record::BatchBuilder::new(naming.collection(item.db, prefix));
+                let key = crate::model::record_key(rest);
+                crate::model::push(&mut one, &key, &item.part, look_inside)?;
+                let id = (item.db, item.key.clone());
+                tallies.entry(id).or_default().add_batch(&one.finish()?);
+                if collection.is_some() {
+                    records.push(&item)?;
+                }
+            }
+        }
+        records.finish()?;
+        while let Some(part) = records.next() {
+            if let Part::Records(batch) = part {
+                batches.push(batch);
+            }
+        }
+        Ok((batches, tallies))
+    }
+
+    /// Refuses to write over keys that are not as they were told.
+    pub(crate) async fn nothing_changed(&self) -> Result<()> {
+        let told = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let place = Place::aside(&self.token.id, 'n');
+        let targets = self.connected().await?;
+        let all: Vec<_> = told.keys().cloned().collect();
+        for round in all.chunks(ROUND) {
+            self.cancel.check()?;
+            let mut pipes: Vec<Pipeline> = targets.iter().map(|_| Pipeline::new()).collect();
+            let mut asked: Vec<Vec<&(u32, Bytes)>> = targets.iter().map(|_| Vec::new()).collect();
+            for id in round {
+                let number = find(&targets, id.0, &id.1)?;
+                pipes[number].cmd("EXISTS").arg(&place.name(&id.1)[..]);
+                asked[number].push(id);
+            }
+            let mut written = Vec::new();
+            for ((target, pipe), ids) in targets.iter().zip(&pipes).zip(asked) {
+                let replies = target.staging.every("a key cannot be read", pipe).await?;
+                let staged =
+                    ids.into_iter().zip(replies).filter(|(_, there)| *there == Value::Int(1));
+                written.extend(staged.map(|(id, _)| id.clone()));
+            }
+            let (_, now) = self.read_live(written.iter(), None).await?;
+            for id in &written {
+                if now.get(id).cloned().unwrap_or_default() != told[id] {
+                    let what = "a key was changed since the restore looked at it";
+                    return Err(Error::new(ErrorKind::Changed, what)
+                        .on(String::from_utf8_lossy(&id.1))
+                        .advise("pause what writes to the server, then restore again"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes what is kept under names of these kinds.
+    pub(crate) async fn sweep(&self, kinds: &[&str]) -> Result<()> {
+        for target in self.targets().await? {
+            for kind in kinds {
+                let kind = kind.chars().next().unwrap_or('n');
+                let found =
+                    names(&target.live, &pattern(&self.token.id, kind), &self.cancel).await?;
+                for round in found.chunks(ROUND) {
+                    let mut commands = Pipeline::new();
+                    for name in round {
+                        commands.cmd("UNLINK").arg(&name[..]);
+                    }
+                    target.live.every("a key of the restore cannot be removed", &commands).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn tell_hook(&self) {
+        if let Some(hook) = &self.options.after_switch {
+            hook();
+        }
+    }
+
+    async fn switch(&self) -> Result<()> {
+        let state = self.seal().await?;
+        if state == State::Committed {
+            return Ok(());
+        }
+        if matches!(state, State::Undoing | State::Undone) {
+            return Err(out_of_order("commit", "it was undone"));
+        }
+        match &self.token.way {
+            Way::Swap(pairs) => self.swap(pairs, State::Committed).await?,
+            Way::Rename(_) => self.rename_in(state).await?,
+        }
+        self.tell_hook();
+        Ok(())
+    }
+
+    async fn switch_back(&self) -> Result<()> {
+        let state = self.state().await?;
+        match state.ok_or_else(|| out_of_order("undo", "nothing was committed"))? {
+            State::Undone => return Ok(()),
+            State::Staged | State::Sealed => {
+                return Err(out_of_order("undo", "it was not committed"));
+            }
+            _ => {}
+        }
+        let back = match &self.token.way {
+            Way::Swap(pairs) => self.swap(pairs, State::Undone).await,
+            Way::Rename(_) => self.rename_back().await,
+        };
+        back.map_err(|error| {
+            let what = "what was replaced cannot be put back";
+            Error::new(ErrorKind::RepairNeeded, what)
+                .on(format!("on the server, under {}", self.token.marker()))
+                .because(error)
+                .advise("when the server is well again, call resume")
+        })?;
+        self.tell_hook();
+        Ok(())
+    }
+
+    async fn end(&self) -> Result<()> {
+        let state = match self.state().await? {
+            None => return Ok(()),
+            Some(state @ (State::Committed | State::Undone)) => state,
+            Some(_) => return Err(out_of_order("finish", "it was not committed")),
+        };
+        if state == State::Committed {
+            for target in self.targets().await? {
+                self.set_deadlines(&target.live, &self.live_place(), true).await?;
+            }
+        }
+        self.remove().await
+    }
+
+    async fn give_up(&self) -> Result<()> {
+        match self.state().await? {
+            None => return Ok(()),
+            Some(State::Committed | State::Undone) => {
+                return Err(out_of_order("abort", "it was committed"));
+            }
+            Some(State::Staged | State::Sealed) => {}
+            Some(_) => self.switch_back().await?,
+        }
+        self.remove().await
+    }
+
+    async fn remove(&self) -> Result<()> {
+        match &self.token.way {
+            Way::Swap(pairs) => self.release(pairs).await,
+            Way::Rename(_) => {
+                self.sweep(&["n", "o", "x", "d", "s", "t"]).await?;
+                let node = self.marker_node().await?;
+                node.one(redis::cmd("DEL").arg(self.token.marker())).await.map(drop)
+            }
+        }
+    }
+}
+
+/// The naming under which the collections of a restore have their keys.
+pub(crate) fn restored(token: &Token, options: &RedisOptions) -> Naming {
+    let databases = options.naming().databases().to_vec();
+    let several = databases.len() > 1;
+    let name = |collection: &String| {
+        let name = match collection.split_once('/') {
+            Some((_, name)) if several => name,
+            _ => collection,
+        };
+        (name != REST).then(|| name.to_owned())
+    };
+    Naming::new(Prefixes::Of(token.collections.iter().filter_map(name).collect()), databases)
+}
+
+/// Every name that a pattern matches.
+pub(crate) async fn names(node: &Node, pattern: &str, cancel: &Cancel) -> Result<Vec<Bytes>> {
+    let mut found = BTreeSet::new();
+    let mut cursor = 0;
+    loop {
+        cancel.check()?;
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(pattern).arg("COUNT").arg(ROUND);
+        let (next, page) = reply::page(node.one(&scan).await?)?;
+        for name in page {
+            found.insert(reply::bytes(name)?);
+        }
+        cursor = next;
+        if cursor == 0 {
+            return Ok(found.into_iter().collect());
+        }
+    }
+}
+
+fn find(targets: &[Target], db: u32, key: &[u8]) -> Result<usize> {
+    let slot = slots::slot(key);
+    let fits = |target: &Target| {
+        target.db == db && target.slots.as_ref().is_none_or(|slots| slots.has(slot))
+    };
+    targets.iter().position(fits).ok_or_else(|| {
+        Error::new(ErrorKind::Changed, "no server of the cluster has the slot of a key")
+    })
+}
+
+pub(crate) fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn out_of_order(verb: &str, why: &str) -> Error {
+    Error::adapter(format!("{verb} was called out of order: {why}"))
+}
+
+#[async_trait]
+impl SinkSession for Session {
+    async fn existing(&self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
+        self.cancel.check()?;
+        let (collection, keys) = (collection.to_owned(), keys.to_vec());
+        self.on_runtime(|this| async move { this.look_up(&collection, &keys).await }).await
+    }
+
+    async fn write(&self, part: Part) -> Result<()> {
+        self.cancel.check()?;
+        match part {
+            Part::Schema(schema) => self.announce(&schema),
+            Part::Records(batch) => self.records(batch).await,
+            Part::End(_) | Part::Notice(_) => Ok(()),
+            other => {
+                let what = "a Redis server cannot take this part of an archive";
+                Err(Error::new(ErrorKind::Incompatible, what).on(format!("{other:?}")))
+            }
+        }
+    }
+
+    async fn verify(&self, _: &Content) -> Result<Content> {
+        self.cancel.check()?;
+        self.on_runtime(|this| async move {
+            let state = this.seal().await?;
+            this.tally(state).await
+        })
+        .await
+    }
+
+    async fn commit(&self) -> Result<()> {
+        self.cancel.check()?;
+        self.on_runtime(|this| async move { this.switch().await }).await
+    }
+
+    async fn undo(&self) -> Result<()> {
+        self.on_runtime(|this| async move { this.uncancelled().switch_back().await }).await
+    }
+
+    async fn finish(&self) -> Result<()> {
+        self.on_runtime(|this| async move { this.uncancelled().end().await }).await
+    }
+
+    async fn abort(&self) -> Result<()> {
+        self.on_runtime(|this| async move { this.uncancelled().give_up().await }).await
+    }
+}
