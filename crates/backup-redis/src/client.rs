@@ -241,6 +241,9 @@ impl Client {
 impl Node {
     /// The replies to all commands, in their order; errors of the server stand in their places.
     pub(crate) async fn all(&self, commands: &Pipeline) -> Result<Vec<Value>> {
+        if commands.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut connection = self.connection.clone();
         let replies = connection.req_packed_commands(commands, 0, commands.len()).await;
         replies.map_err(|e| error::redis("the connection to Redis broke", e).on(&self.name))
@@ -248,9 +251,6 @@ impl Node {
 
     /// As [`all`](Self::all); the first error is returned.
     pub(crate) async fn every(&self, what: &str, commands: &Pipeline) -> Result<Vec<Value>> {
-        if commands.is_empty() {
-            return Ok(Vec::new());
-        }
         let replies = self.all(commands).await?;
         replies.into_iter().map(|value| reply::checked(what, value)).collect()
     }

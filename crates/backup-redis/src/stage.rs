@@ -422,7 +422,7 @@ impl Session {
 
     /// The live records of some keys; remembers the answer.
     async fn look_up(&self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
-        let naming = restored(&self.token, &self.options);
+        let naming = self.naming_with(collection);
         let mut asked = BTreeMap::<(u32, Bytes), ()>::new();
         for key in keys {
             let (db, key) = naming.key(collection, key)?;
@@ -438,6 +438,11 @@ impl Session {
         Ok(batches)
     }
 
+    /// A collection may be asked about that the archive does not have.
+    fn naming_with(&self, collection: &str) -> Naming {
+        restored_with(&self.token, &self.options, Some(&collection.to_owned()))
+    }
+
     async fn read_live(
         &self,
         keys: impl Iterator<Item = &(u32, Bytes)>,
@@ -448,7 +453,10 @@ impl Session {
         for (db, key) in keys {
             by_target[find(&targets, *db, key)?].push(key.clone());
         }
-        let naming = restored(&self.token, &self.options);
+        let naming = match collection {
+            Some(collection) => self.naming_with(collection),
+            None => restored(&self.token, &self.options),
+        };
         let look_inside = self.options.look_inside;
         let only: Vec<String> = collection.map(str::to_owned).into_iter().collect();
         let mut records = Records::new(naming.clone(), look_inside, &only);
@@ -623,6 +631,11 @@ impl Session {
 
 /// The naming under which the collections of a restore have their keys.
 pub(crate) fn restored(token: &Token, options: &RedisOptions) -> Naming {
+    restored_with(token, options, None)
+}
+
+/// As [`restored`], with another collection.
+fn restored_with(token: &Token, options: &RedisOptions, other: Option<&String>) -> Naming {
     let databases = options.naming().databases().to_vec();
     let several = databases.len() > 1;
     let name = |collection: &String| {
@@ -632,7 +645,10 @@ pub(crate) fn restored(token: &Token, options: &RedisOptions) -> Naming {
         };
         (name != REST).then(|| name.to_owned())
     };
-    Naming::new(Prefixes::Of(token.collections.iter().filter_map(name).collect()), databases)
+    Naming::new(
+        Prefixes::Of(token.collections.iter().chain(other).filter_map(name).collect()),
+        databases,
+    )
 }
 
 /// Every name that a pattern matches.

@@ -2,4 +2,5 @@
 
 mod cluster;
 mod conform;
+mod rich;
 mod server;

@@ -201,3 +201,8 @@ pub(crate) fn leftovers(raw: &mut Raw) -> Vec<String> {
     found.sort();
     found
 }
+
+pub(crate) fn now_ms() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_millis()).unwrap()
+}
