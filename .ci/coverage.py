@@ -11,6 +11,7 @@ CRATES = {
     "backup-sqlite": "crates/backup-sqlite/src/",
     "backup-files": "crates/backup-files/src/",
     "backup-neo4j": "crates/backup-neo4j/src/",
+    "backup-redis": "crates/backup-redis/src/",
     "backup-conformance": "crates/backup-conformance/src/",
     "backup-kit": "src/",
     "backup-kit-cli": "examples/cli/src/",
