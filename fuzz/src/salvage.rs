@@ -7,7 +7,7 @@ use std::{
 
 use arbitrary::{Arbitrary, Unstructured};
 use backup_core::{
-    Cancel,
+    Cancel, MemoryStore, RestoreOptions, Stores,
     archive::{Archive, Salvage},
     record::Sha256Digest,
 };
@@ -73,6 +73,7 @@ pub fn salvage(data: &[u8]) {
 }
 
 fn recover(bytes: Vec<u8>, known: Option<&Hashes>) {
+    restore(bytes.clone());
     let Ok(salvage) = Salvage::from_source(bytes) else { return };
     let mut seen = BTreeSet::new();
     let report = salvage.parts(&Cancel::new(), &mut |part, content| {
@@ -88,4 +89,50 @@ fn recover(bytes: Vec<u8>, known: Option<&Hashes>) {
         assert_eq!(report.whole, seen.len() as u64);
         assert!(report.lost_count >= report.lost.len() as u64);
     }
+}
+
+/// Restores what is whole into stores in memory: what the report says is live then, or nothing.
+fn restore(bytes: Vec<u8>) {
+    let Ok(salvage) = Salvage::from_source(bytes) else { return };
+    let named = salvage.manifest().map(|manifest| manifest.stores.keys().cloned().collect());
+    let names: BTreeSet<String> =
+        named.unwrap_or_else(|| ["v", "sql", "up"].map(Into::into).into());
+    let stores: Vec<_> =
+        names.into_iter().map(|name| (name, MemoryStore::new().with_kind("fuzz"))).collect();
+    let empty = MemoryStore::new().with_kind("fuzz").snapshot();
+    let set = stores
+        .iter()
+        .fold(Stores::new("fuzz", "1.0.0"), |set, (name, store)| set.with(name, store.clone()));
+    let folder = tempfile::tempdir().unwrap();
+    let options = RestoreOptions::new()
+        .journal_dir(folder.path())
+        .no_safety_backup()
+        .allow_other_application(true);
+    let restored = futures::executor::block_on(async {
+        set.plan_salvage(salvage, &options).await?.execute().await
+    });
+    match restored {
+        Ok(report) => {
+            assert!(report.restored() && report.lost.is_some());
+            for (name, store) in &stores {
+                match report.stores.iter().find(|one| one.name == *name) {
+                    Some(one) => {
+                        let content = one.content.as_ref().unwrap();
+                        assert_eq!(content.collections, store.content().collections, "{name}");
+                    }
+                    None => assert_eq!(store.snapshot(), empty, "{name}"),
+                }
+            }
+        }
+        Err(error) => {
+            for (name, store) in &stores {
+                assert_eq!(store.snapshot(), empty, "{name}: {error}");
+            }
+        }
+    }
+    for (name, store) in &stores {
+        assert_eq!(store.traces(), [""; 0], "{name}");
+    }
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert!(left.len() <= 1, "only the lock: {left:?}");
 }

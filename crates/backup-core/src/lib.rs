@@ -60,8 +60,8 @@ pub use part::{
 pub use quiesce::{Pause, Quiesce};
 pub use references::Reference;
 pub use restore::{
-    MergeExample, MergedCollection, PlannedArchive, PlannedStore, Preview, RestoreOptions,
-    RestorePlan, RestoreReport, RestoredReference, RestoredStore,
+    MergeExample, MergedCollection, PlannedArchive, PlannedStore, Preview, RestoreEstimate,
+    RestoreOptions, RestorePlan, RestoreReport, RestoredReference, RestoredStore,
 };
 pub use select::{Condition, Filter, NameMap, Op, Rewrite, Selection, Unmapped};
 pub use sink::{Prepared, Reattached, Sink, SinkSession, StagePlan, StageToken, Switch, WriteMode};

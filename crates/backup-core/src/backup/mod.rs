@@ -4,6 +4,7 @@ mod ledger;
 mod options;
 pub(crate) mod pin;
 mod pump;
+pub(crate) mod side;
 mod spool;
 #[cfg(test)]
 mod tests;

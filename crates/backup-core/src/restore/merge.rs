@@ -2,13 +2,12 @@
 
 use serde::Serialize;
 
-use super::way::Way;
+use super::{stage::Lane, way::Way};
 use crate::{
     conflict::{ConflictCounts, Copied, Resolved, SkipReason, Skipped},
     error::Result,
     event::{Event, Watch},
     record::RecordBatch,
-    sink::SinkSession,
     worker::guarded,
 };
 
@@ -64,21 +63,30 @@ impl MergedCollection {
 /// What is left of a batch of `collection`, by the archive's name, once the live records of its
 /// keys were looked at.
 pub(super) async fn resolve(
-    store: &str,
-    session: &dyn SinkSession,
+    lane: Lane<'_>,
     way: &Way,
     collection: &str,
     batch: RecordBatch,
     watch: &Watch,
 ) -> Result<(Vec<RecordBatch>, MergedCollection)> {
+    let Lane { name: store, session, undo, .. } = lane;
     let live = batch.collection().to_owned();
+    let mut before = Vec::new();
     let mut resolution = way.resolver(collection)?.start(batch);
     while !resolution.asks().is_empty() {
         let existing = guarded(store, session.existing(&live, resolution.asks())).await?;
+        if undo.is_some() {
+            before.extend(existing.iter().cloned());
+        }
         resolution.answer(existing).map_err(|e| e.on(&live).on(store))?;
     }
     let Resolved { batches, counts, skipped, copied } =
         resolution.finish().map_err(|e| e.on(&live).on(store))?;
+    if let Some(undo) = undo {
+        let written = batches.iter().flat_map(RecordBatch::iter);
+        let touched = written.map(|record| record.key_json().to_owned()).collect();
+        undo.keep(store, before, &touched).await?;
+    }
     let of_skipped = skipped.iter().map(|Skipped { key, reason }| MergeExample::Skipped {
         key: key.to_string(),
         reason: *reason,

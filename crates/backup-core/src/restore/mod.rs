@@ -25,7 +25,7 @@ use futures::StreamExt as _;
 
 pub use self::{
     merge::{MergeExample, MergedCollection},
-    plan::{PlannedArchive, PlannedStore, RestorePlan},
+    plan::{PlannedArchive, PlannedStore, RestoreEstimate, RestorePlan},
     preview::Preview,
     report::{RestoreReport, RestoredReference, RestoredStore},
 };
@@ -53,6 +53,7 @@ pub struct RestoreOptions {
     downgrade: bool,
     dangling: bool,
     safety: safety::Place,
+    whole_safety: bool,
     avoid: Vec<PathBuf>,
     cancel: Cancel,
 }
@@ -141,12 +142,22 @@ impl RestoreOptions {
         self
     }
 
-    /// Before anything is touched, the live content of the stores that are restored is backed
-    /// up into a catalog in this folder; by default `before-restore` in the journal's folder.
-    /// Nothing removes these backups. A store that is not there yet needs none.
+    /// Before anything is touched, the live content of the stores that are replaced, and of those
+    /// to which records are added the records that are changed, is backed up into a catalog in
+    /// this folder; by default `before-restore` in the journal's folder. Nothing removes these
+    /// backups. A store that is not there yet needs none.
     #[must_use]
     pub fn safety_backup(mut self, dir: impl Into<PathBuf>) -> Self {
         self.safety = safety::Place::In(dir.into());
+        self
+    }
+
+    /// Backs up whole also the stores to which records are only added. By default only those
+    /// records are kept that are changed, as they were; a restore of that archive brings them back,
+    /// and records that are new stay. A restore of a whole backup brings all back as it was.
+    #[must_use]
+    pub fn whole_safety_backup(mut self, whole: bool) -> Self {
+        self.whole_safety = whole;
         self
     }
 

@@ -20,7 +20,7 @@ use crate::{
     event::Event,
     hooks::Hooks,
     journal::{Header, Journal},
-    manifest::{Application, Consistency, ReferenceCount},
+    manifest::{Application, Consistency, ReferenceCount, TimeWindow},
     migrate::{MigrationInfo, MigrationPath},
     quiesce::Pauser,
     sink::{Switch, WriteMode},
@@ -49,6 +49,7 @@ pub struct RestorePlan {
     pub(super) journal_dir: PathBuf,
     /// The folder that what is live is backed up into first.
     pub(super) safety_backup: Option<PathBuf>,
+    pub(super) estimate: RestoreEstimate,
     #[serde(skip)]
     pub(super) work: Work,
 }
@@ -84,9 +85,40 @@ pub struct PlannedArchive {
     pub partial: bool,
     /// Whether all of its stores show one moment.
     pub consistency: Consistency,
-    /// How long the backup took, in seconds. A restore moves the same bytes the other way, and
-    /// reads them back twice: expect a small multiple of it.
+    /// How long the backup took, in seconds.
     pub took: f64,
+}
+
+/// How long a restore may take, by what the backup took: a guess, for people.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct RestoreEstimate {
+    /// For how long the backup read the stores that are restored, in seconds; where it read several
+    /// at once, that time counts once.
+    pub read: f64,
+    /// How often what was read then is moved now: written, read back before the switch and after
+    /// it, and read once more where what is live is backed up whole.
+    pub times: u32,
+    /// The one multiplied by the other.
+    pub seconds: f64,
+}
+
+impl RestoreEstimate {
+    /// Of a store that is only added to no more is backed up than is changed.
+    pub(super) fn new(windows: impl Iterator<Item = TimeWindow>, whole: bool) -> Self {
+        let mut windows: Vec<_> = windows.collect();
+        windows.sort_by_key(|window| window.start);
+        let (mut read, mut until) = (0.0, None);
+        for TimeWindow { start, end } in windows {
+            let start = until.map_or(start, |until| start.max(until));
+            if end > start {
+                read += start.seconds_until(end);
+                until = Some(end);
+            }
+        }
+        let times = if whole { 4 } else { 3 };
+        Self { read, times, seconds: read * f64::from(times) }
+    }
 }
 
 /// One store of a [`RestorePlan`]; they stand in the order in which they switch.
@@ -160,6 +192,12 @@ impl RestorePlan {
         self.lost.as_ref()
     }
 
+    /// How long it may take.
+    #[must_use]
+    pub fn estimate(&self) -> &RestoreEstimate {
+        &self.estimate
+    }
+
     /// The folder of the journal: what [`resume`](crate::Stores::resume) takes after a crash.
     #[must_use]
     pub fn journal_dir(&self) -> &std::path::Path {
@@ -205,6 +243,7 @@ impl RestorePlan {
             hooks,
             stopped: false,
             safety_backup: None,
+            undo: None,
             cancel,
             lost: self.lost,
             references,
@@ -292,10 +331,25 @@ impl fmt::Display for RestorePlan {
         }
         self.notes.iter().try_for_each(|note| writeln!(f, "note: {note}"))?;
         self.warnings.iter().try_for_each(|warning| writeln!(f, "warning: {warning}"))?;
-        let took = self.archive.took;
-        writeln!(f, "The backup took {took:.1} s; expect about {:.1} s", (took * 3.0).max(0.1))?;
+        let RestoreEstimate { read, times, seconds } = self.estimate;
+        writeln!(
+            f,
+            "Expect about {:.1} s: {times} times the {read:.1} s that reading these stores took",
+            seconds.max(0.1)
+        )?;
         match &self.safety_backup {
-            Some(dir) => writeln!(f, "What is live is backed up first, into {}", dir.display())?,
+            Some(dir) => {
+                let safety = self.work.safety.as_ref();
+                let some = safety.is_some_and(|safety| !safety.added_to.is_empty());
+                let all = safety.is_some_and(|safety| safety.added_to.len() == self.stores.len());
+                if !all {
+                    writeln!(f, "What is live is backed up first, into {}", dir.display())?;
+                }
+                if some {
+                    let dir = dir.display();
+                    writeln!(f, "Records are kept before they are changed, in {dir}")?;
+                }
+            }
             None => writeln!(f, "What is live is not backed up first")?,
         }
         write!(f, "Nothing has been changed. Journal: {}", self.journal_dir.display())

@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Origin, RestoreOptions,
-    plan::{PlannedArchive, PlannedStore, RestorePlan, Work},
+    plan::{PlannedArchive, PlannedStore, RestoreEstimate, RestorePlan, Work},
     references::References,
     run::Seat,
     safety::Safety,
@@ -90,12 +90,21 @@ pub(crate) async fn plan(
     }
     let (planned, seats): (Vec<PlannedStore>, Vec<_>) = chosen.into_iter().unzip();
     let names: Vec<_> = planned.iter().map(|store| store.name.as_str()).collect();
+    let added_to = planned.iter().zip(&seats).filter_map(|(store, seat)| {
+        let merges = store.mode == WriteMode::Merge && !options.whole_safety;
+        let way = seat.way.as_ref().filter(|_| merges)?;
+        Some((store.name.clone(), way.forecast().collections.into_keys().collect()))
+    });
     let safety = safety.map(|dir| Safety {
         stores: stores.only(&names),
+        added_to: added_to.collect(),
         dir,
         avoid: avoid.into_iter().chain(folders).collect(),
     });
     let references = References::new(stores, &manifest, &seats, options.dangling);
+    let windows = planned.iter().filter_map(|store| manifest.stores.get(&store.from));
+    let whole = safety.as_ref().is_some_and(|safety| safety.added_to.len() < planned.len());
+    let estimate = RestoreEstimate::new(windows.map(|store| store.window), whole);
     Ok(RestorePlan {
         restore_id,
         archive: PlannedArchive {
@@ -115,6 +124,7 @@ pub(crate) async fn plan(
         warnings,
         journal_dir,
         lost: None,
+        estimate,
         safety_backup: safety.as_ref().map(|safety| safety.dir.clone()),
         work: Work {
             origin,

@@ -27,6 +27,9 @@ pub struct RestoreReport {
     pub references: Vec<RestoredReference>,
     /// What was live before, as a backup of its own, if one was taken.
     pub safety_backup: Option<PathBuf>,
+    /// Of stores to which records were added, an archive of the records that were changed, as they
+    /// were; none where no record was. A restore of it brings them back; records that are new stay.
+    pub undo: Option<PathBuf>,
     /// What was lost of a damaged archive, and is not live. Not known to a
     /// [`resume`](crate::Stores::resume).
     #[serde(skip_serializing_if = "Option::is_none")]

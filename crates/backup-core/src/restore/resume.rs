@@ -45,6 +45,7 @@ pub(crate) async fn resume(stores: &Stores, dir: &Path) -> Result<Option<Restore
         // Perhaps: who died may have done so.
         stopped: true,
         safety_backup: None,
+        undo: None,
         lost: None,
         cancel: Cancel::new(),
         references: References::default(),

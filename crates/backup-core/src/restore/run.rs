@@ -7,6 +7,7 @@ use std::{
 };
 
 use futures::future::try_join_all;
+use serde_json::json;
 
 use super::{
     compare::compare,
@@ -19,6 +20,7 @@ use super::{
 };
 use crate::{
     archive::SalvageReport,
+    backup::side::SideArchive,
     cancel::Cancel,
     clock::ArchiveId,
     error::{Error, ErrorKind, Result},
@@ -44,6 +46,8 @@ pub(super) struct Run {
     /// The application was stopped, here or perhaps by a run before this one.
     pub(super) stopped: bool,
     pub(super) safety_backup: Option<PathBuf>,
+    /// What records were, of which others are live now.
+    pub(super) undo: Option<PathBuf>,
     pub(super) cancel: Cancel,
     pub(super) lost: Option<SalvageReport>,
     pub(super) references: References,
@@ -113,10 +117,14 @@ impl Seat {
         Ok(())
     }
 
-    fn lane<'a>(&'a self, references: &'a Arc<Mutex<Collector>>) -> Option<Lane<'a>> {
+    fn lane<'a>(
+        &'a self,
+        references: &'a Arc<Mutex<Collector>>,
+        undo: Option<&'a SideArchive>,
+    ) -> Option<Lane<'a>> {
         let session = self.staged()?;
         let (name, from, way) = (self.name(), &self.from, self.way.as_ref());
-        Some(Lane { name, from, session, way, only_looks: false, references })
+        Some(Lane { name, from, session, way, only_looks: false, references, undo })
     }
 
     /// The session, while the store is staged.
@@ -186,14 +194,19 @@ impl Run {
         parts: Result<Parts>,
         total: u64,
     ) -> Result<RestoreReport> {
+        let mut undo = None;
         if let Some(safety) = safety {
             let what = format!("before restore {} of backup {}", self.restore_id, self.archive);
-            if let Some(kept) = safety.take(&what, &self.cancel).await? {
-                self.safety_backup = kept.path;
-                self.warnings.extend(kept.warning);
-            }
+            let kept = safety.take(&what, &self.cancel).await?;
+            self.safety_backup = kept.path;
+            self.warnings.extend(kept.warning);
+            undo = kept.undo;
         }
-        self.stage(parts?, total).await?;
+        self.stage(parts?, total, undo.as_ref()).await?;
+        if let Some(undo) = undo {
+            let restore = json!({"id": self.restore_id, "archive": self.archive});
+            self.undo = undo.finish([("before_restore".into(), restore)].into()).await?;
+        }
         self.switch().await
     }
 
@@ -205,7 +218,7 @@ impl Run {
     }
 
     /// Brings everything into the staging areas and proves it there.
-    async fn stage(&mut self, parts: Parts, total: u64) -> Result<()> {
+    async fn stage(&mut self, parts: Parts, total: u64, undo: Option<&SideArchive>) -> Result<()> {
         for seat in &mut self.seats {
             self.cancel.check()?;
             seat.place = Place::Unsure;
@@ -213,7 +226,8 @@ impl Run {
             seat.place = Place::Staged(guarded(&seat.member.name, begun).await?);
         }
         let collector = &self.references.collector;
-        let lanes: Vec<_> = self.seats.iter().filter_map(|seat| seat.lane(collector)).collect();
+        let lanes: Vec<_> =
+            self.seats.iter().filter_map(|seat| seat.lane(collector, undo)).collect();
         let tallies = stage::stage(&lanes, parts, total, self.watch(), &self.cancel).await?;
         let mut computed = BTreeMap::new();
         for (seat, tallies) in self.seats.iter_mut().zip(tallies) {
@@ -386,6 +400,7 @@ impl Run {
             stores: stores.collect(),
             references: std::mem::take(&mut self.checked),
             safety_backup: self.safety_backup.take(),
+            undo: self.undo.take(),
             lost: self.lost.take(),
             warnings: std::mem::take(&mut self.warnings),
         }

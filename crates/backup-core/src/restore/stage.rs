@@ -15,6 +15,7 @@ use futures::{
 };
 
 use crate::{
+    backup::side::SideArchive,
     cancel::Cancel,
     error::{Error, ErrorKind, Result},
     event::{Event, Watch},
@@ -56,6 +57,8 @@ pub(crate) struct Lane<'a> {
     pub(crate) only_looks: bool,
     /// What is told of everything that is written.
     pub(crate) references: &'a Arc<Mutex<Collector>>,
+    /// Takes live records before others are written in their place.
+    pub(crate) undo: Option<&'a SideArchive>,
 }
 
 impl Lane<'_> {
@@ -437,7 +440,7 @@ async fn on_its_way(
         let batch = batches.remove(0);
         let live = batch.collection().to_owned();
         let merged;
-        (batches, merged) = merge::resolve(name, session, way, &collection, batch, watch).await?;
+        (batches, merged) = merge::resolve(lane, way, &collection, batch, watch).await?;
         add(worker, place, move |tallies| tallies.merged.entry(live).or_default().add(merged))
             .await?;
     }

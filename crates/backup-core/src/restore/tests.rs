@@ -3,6 +3,7 @@ mod host;
 mod references;
 mod salvage;
 mod staging;
+mod undo;
 mod versions;
 mod ways;
 

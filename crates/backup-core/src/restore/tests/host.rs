@@ -26,6 +26,32 @@ fn what_is_live_is_backed_up_first() {
 }
 
 #[test]
+fn the_estimate_goes_by_the_stores_that_are_restored_and_by_what_is_done_with_them() {
+    use crate::{clock::Timestamp, manifest::TimeWindow};
+    let at = |seconds: i64| Timestamp::from_micros(seconds * 1_000_000);
+    let window = |start, end| TimeWindow { start: at(start), end: at(end) };
+    for (windows, read) in [
+        (vec![window(10, 12)], 2.0),
+        (vec![window(20, 21), window(10, 12)], 3.0),
+        (vec![window(10, 20), window(12, 15), window(15, 25)], 15.0),
+        (vec![], 0.0),
+    ] {
+        let estimate = RestoreEstimate::new(windows.clone().into_iter(), true);
+        assert_eq!((estimate.read, estimate.seconds), (read, read * 4.0), "{windows:?}");
+        assert_eq!(RestoreEstimate::new(windows.into_iter(), false).seconds, read * 3.0);
+    }
+    let world = world();
+    let set = set(&world.stores);
+    let plan = |options| block_on(set.plan_restore_with(&world.archive(), &options)).unwrap();
+    let all = plan(RestoreOptions::new());
+    assert_eq!(all.estimate().times, 4);
+    assert!(all.to_string().contains(" s: 4 times the "), "{all}");
+    assert_eq!(plan(bare()).estimate().times, 3);
+    let one = plan(RestoreOptions::new().stores(["state"]));
+    assert!(one.estimate().read <= all.estimate().read);
+}
+
+#[test]
 fn a_safety_backup_that_cannot_be_had_ends_the_restore() {
     let world = world();
     world.stores[1].fail_always(Step::Next, ErrorKind::PermissionDenied);

@@ -94,8 +94,15 @@ fn give(slow: &Slow, parts: Vec<(&str, Part)>) -> Result<Content> {
         parts.into_iter().map(|(store, part)| Ok((store.to_owned(), part))).collect();
     let parts = stream::iter(parts).boxed();
     let references = &Arc::default();
-    let lane =
-        Lane { name: "s", from: "s", session: slow, way: None, only_looks: false, references };
+    let lane = Lane {
+        name: "s",
+        from: "s",
+        session: slow,
+        way: None,
+        only_looks: false,
+        references,
+        undo: None,
+    };
     let tallies = block_on(stage(&[lane], parts, 0, &Watch::default(), &Cancel::new()))?;
     Ok(tallies.into_iter().next().unwrap().came)
 }

@@ -8,9 +8,9 @@ use crate::{
 };
 
 /// Notes of two projects, archived; the store holds some of them, changed since, and others.
-struct Notes {
-    dir: tempfile::TempDir,
-    store: MemoryStore,
+pub(super) struct Notes {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) store: MemoryStore,
 }
 
 fn fields() -> FieldMapping {
@@ -27,12 +27,12 @@ fn note(n: i32, title: &str, at: &str) -> Value {
     json!({"project": project, "title": title, "at": at})
 }
 
-fn stores(store: &MemoryStore) -> Stores {
+pub(super) fn stores(store: &MemoryStore) -> Stores {
     Stores::new("docs", "1.0.0").with("state", store.clone()).fields("state", "notes", fields())
 }
 
 impl Notes {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = MemoryStore::new().with_batch_records(7);
         for n in 0..40 {
@@ -53,23 +53,23 @@ impl Notes {
         Self { dir, store }
     }
 
-    fn plan(&self, stores: &Stores, options: &RestoreOptions) -> Result<RestorePlan> {
+    pub(super) fn plan(&self, stores: &Stores, options: &RestoreOptions) -> Result<RestorePlan> {
         let archive = Archive::open(self.dir.path().join("x.tar.gz")).unwrap();
         block_on(stores.plan_restore_with(&archive, options))
     }
 
-    fn restore(&self, options: &RestoreOptions) -> Result<RestoreReport> {
+    pub(super) fn restore(&self, options: &RestoreOptions) -> Result<RestoreReport> {
         let plan = self.plan(&stores(&self.store), options)?;
         block_on(plan.execute())
     }
 
-    fn title(&self, collection: &str, n: i32) -> Option<String> {
+    pub(super) fn title(&self, collection: &str, n: i32) -> Option<String> {
         let value = self.store.get(collection, n)?;
         value["title"].as_str().map(str::to_owned)
     }
 
     /// How many titles of notes are of the archive, and how many live.
-    fn titles(&self) -> (usize, usize) {
+    pub(super) fn titles(&self) -> (usize, usize) {
         let titles: Vec<_> = (0..100).filter_map(|n| self.title("notes", n)).collect();
         let of = |word: &str| titles.iter().filter(|title| *title == word).count();
         (of("archived"), of("live"))
