@@ -222,6 +222,10 @@ pub(crate) struct Changes {
     #[arg(long)]
     pub(crate) allow_dangling: bool,
 
+    /// Back up whole also what is only added to: by default the records that are changed are kept
+    #[arg(long, conflicts_with = "no_safety_backup")]
+    pub(crate) whole_safety_backup: bool,
+
     /// Do not back up first what is live
     #[arg(long)]
     pub(crate) no_safety_backup: bool,

@@ -2,7 +2,10 @@
 
 use backup_kit::{Result, Stores, files::FilesStore, sqlite::SqliteStore};
 
-use crate::config::{Config, Form, Kind, Store};
+use crate::{
+    config::{Config, Form, Kind, Store},
+    servers,
+};
 
 /// The application with these of its stores. Nothing is opened yet.
 pub(crate) fn make<'s>(
@@ -30,6 +33,7 @@ pub(crate) fn make<'s>(
                 }
                 add(stores, store, files.build().map_err(|e| e.on(&store.name))?)
             }
+            Kind::Qdrant(_) | Kind::Redis(_) | Kind::Neo4j(_) => servers::add(stores, store)?,
         };
     }
     Ok(stores)
@@ -46,7 +50,8 @@ pub(crate) fn application(config: &Config) -> Stores {
     }
 }
 
-fn add(
+/// Adds a store with its adapter.
+pub(crate) fn add(
     stores: Stores,
     store: &Store,
     adapter: impl backup_kit::Source + backup_kit::Sink + 'static,

@@ -17,7 +17,7 @@ use super::Context;
 use crate::{
     args,
     config::Config,
-    exit,
+    exit, hooks,
     progress::Meter,
     stores,
     text::{plain, things},
@@ -102,7 +102,8 @@ fn changed(mut options: RestoreOptions, args: &args::Changes) -> Result<RestoreO
         .select(Selection::parse(&args.select)?)
         .map(NameMap::parse(&args.map)?)
         .rewrite(Rewrite::new().parse_projects(&args.rename_project)?)
-        .allow_dangling(args.allow_dangling);
+        .allow_dangling(args.allow_dangling)
+        .whole_safety_backup(args.whole_safety_backup);
     if args.merge || !args.conflict.is_empty() {
         options = options.merge();
     }
@@ -183,6 +184,7 @@ fn watched(
     let meter = Arc::new(Meter::hidden(&context.screen, verb));
     let watch = Arc::clone(&meter);
     let stores = stores::make(config, &config.stores)?;
+    let stores = hooks::add(stores, &config.hooks, context.global.json);
     Ok((stores.observe(move |event: &backup_kit::Event| watch.event(event)), meter))
 }
 
@@ -253,6 +255,10 @@ fn report_back(context: &Context<'_>, report: &RestoreReport) -> Result<u8> {
     if let Some(path) = &report.safety_backup {
         let path = plain(&path.display().to_string());
         text.push_str(&format!("  what was live before is in {path}\n"));
+    }
+    if let Some(path) = &report.undo {
+        let path = plain(&path.display().to_string());
+        text.push_str(&format!("  the records that were changed are in {path}, as they were\n"));
     }
     let lost = report.lost.as_ref().map_or(0, |lost| lost.lost_count);
     if lost > 0 {

@@ -7,10 +7,8 @@ use backup_kit::Conflict;
 use super::tree::{Fault, Section, fault};
 
 /// The rule where nothing else is said.
-pub(super) fn usual(document: &Section<'_, '_>) -> Result<Option<Conflict>, Fault> {
-    let Some(restore) = document.get("restore") else { return Ok(None) };
-    let section = Section::table("[restore]", restore)?.knows(&["conflict"])?;
-    section.get("conflict").map(|_| rule(&section, "conflict")).transpose()
+pub(super) fn usual(restore: &Section<'_, '_>) -> Result<Option<Conflict>, Fault> {
+    restore.get("conflict").map(|_| rule(restore, "conflict")).transpose()
 }
 
 /// Collection by collection.

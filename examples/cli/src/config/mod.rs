@@ -6,7 +6,10 @@
 
 mod conflicts;
 mod fields;
+mod hooks;
 mod references;
+mod secret;
+mod server;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -27,6 +30,10 @@ use toml::{
 };
 
 use self::tree::{Fault, Section, fault, position};
+pub(crate) use self::{
+    hooks::{Hook, Hooks},
+    server::Server,
+};
 
 /// The configuration; paths are resolved against the folder of the file.
 #[derive(Debug, Clone)]
@@ -38,6 +45,8 @@ pub(crate) struct Config {
     pub(crate) stores: Vec<Store>,
     /// What becomes of records that are on both sides, where records are added.
     pub(crate) conflict: Option<Conflict>,
+    /// Programs that are run around a restore.
+    pub(crate) hooks: Hooks,
     pub(crate) versions: VersionPolicy,
     pub(crate) migrations: Migrations,
     pub(crate) references: Vec<Reference>,
@@ -71,9 +80,12 @@ pub(crate) struct Store {
 pub(crate) enum Kind {
     Sqlite { path: PathBuf, form: Form },
     Files { path: PathBuf, exclude: Vec<String> },
+    Qdrant(Server),
+    Redis(Server),
+    Neo4j(Server),
 }
 
-/// What a backup holds of a database.
+/// What a backup holds of a database or server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     Native,
@@ -81,7 +93,7 @@ pub(crate) enum Form {
 }
 
 const FORMS: &[&str] = &["native", "logical"];
-const KINDS: &[&str] = &["files", "sqlite"];
+const KINDS: &[&str] = &["files", "sqlite", "qdrant", "redis", "neo4j"];
 
 impl Config {
     /// Reads the file.
@@ -130,12 +142,21 @@ impl Config {
         let Some(list) = stores.get_ref().as_array() else {
             return Err(fault(stores, "`store` has to be a list").hint("write [[store]]"));
         };
+        let restore = match document.get("restore") {
+            Some(restore) => Some(
+                Section::table("[restore]", restore)?
+                    .knows(&["conflict", "stop", "check", "start"])?,
+            ),
+            None => None,
+        };
+        let hooks = restore.as_ref().map(|section| Hooks::parse(section, folder)).transpose()?;
         let mut config = Self {
-            folder: if folder == Path::new("") { ".".into() } else { folder.to_owned() },
+            folder: here(folder),
             app: App { name: app.text("name")?, version: app.text("version")?, data_schema },
             catalog,
             stores: Vec::new(),
-            conflict: conflicts::usual(&document)?,
+            conflict: restore.as_ref().map(conflicts::usual).transpose()?.flatten(),
+            hooks: hooks.unwrap_or_default(),
             versions: versions::policy(&document)?,
             migrations: versions::migrations(&document)?,
             references: Vec::new(),
@@ -164,18 +185,25 @@ impl Store {
         let own: &[&str] = match kind.as_str() {
             "sqlite" => &["path", "mode"],
             "files" => &["path", "exclude"],
+            "qdrant" => &["url", "rest_url", "api_key", "mode", "collections", "without"],
+            "redis" => &["url", "user", "password", "keys"],
+            "neo4j" => &["url", "user", "password", "database"],
             other => {
                 let unknown = fault(named, format!("unknown kind of store `{other}`"));
                 return Err(unknown.suggest(other, KINDS));
             }
         };
         let section = section.knows(&[&common, own].concat())?;
-        let path = folder.join(section.text("path")?);
+        let path = || section.text("path").map(|path| folder.join(path));
+        let server = || Server::parse(&section, folder);
         Ok(Self {
             name: section.text("name")?,
             kind: match kind.as_str() {
-                "sqlite" => Kind::Sqlite { path, form: Form::parse(&section)? },
-                _ => Kind::Files { path, exclude: section.texts("exclude")? },
+                "qdrant" => Kind::Qdrant(server()?),
+                "redis" => Kind::Redis(server()?),
+                "neo4j" => Kind::Neo4j(server()?),
+                "sqlite" => Kind::Sqlite { path: path()?, form: Form::or(&section, Form::Native)? },
+                _ => Kind::Files { path: path()?, exclude: section.texts("exclude")? },
             },
             optional: section.flag("optional")?.unwrap_or(false),
             default: section.flag("default")?.unwrap_or(true),
@@ -186,12 +214,17 @@ impl Store {
 }
 
 impl Form {
-    fn parse(section: &Section<'_, '_>) -> Result<Self, Fault> {
-        let Some(value) = section.get("mode") else { return Ok(Self::Native) };
+    fn or(section: &Section<'_, '_>, usual: Self) -> Result<Self, Fault> {
+        let Some(value) = section.get("mode") else { return Ok(usual) };
         match section.text("mode")?.as_str() {
             "native" => Ok(Self::Native),
             "logical" => Ok(Self::Logical),
             other => Err(fault(value, format!("unknown mode `{other}`")).suggest(other, FORMS)),
         }
     }
+}
+
+// A file in the current folder has the empty path as its parent.
+fn here(folder: &Path) -> PathBuf {
+    if folder == Path::new("") { ".".into() } else { folder.to_owned() }
 }

@@ -1,6 +1,6 @@
 //! The documented form, and what is said of any other.
 
-use super::*;
+use super::{secret::Secret, *};
 
 const GOOD: &str = r#"
 [app]                       # whose data this is; versions are compared at restore
@@ -70,7 +70,7 @@ fn the_examples_in_the_readme_read() {
     let readme = include_str!("../../README.md");
     let examples = readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
     let config = parse(&examples.collect::<String>()).unwrap();
-    assert_eq!(config.stores.len(), 2);
+    assert_eq!(config.stores.len(), 5);
     assert_eq!(config.app.data_schema.as_deref(), Some("8"));
     assert_eq!(config.versions, VersionPolicy::new());
     let [reference] = config.references.try_into().unwrap();
@@ -337,4 +337,120 @@ fn rules_for_conflicts_are_read() {
         parse(&wrong).unwrap_err(),
         "8:19: `notes` in `conflicts` has to be a text in quotes"
     );
+}
+
+fn store(keys: &str) -> Result<Store, String> {
+    let head = "[app]\nname = \"a\"\nversion = \"1\"\n[[store]]\nname = \"s\"\n";
+    parse(&format!("{head}{keys}")).map(|mut config| config.stores.remove(0))
+}
+
+#[test]
+fn servers_are_read_and_their_secrets_are_elsewhere() {
+    let keys = "kind = \"qdrant\"\nurl = \"https://q.example:6334\"\nmode = \"native\"\n\
+                rest_url = \"https://q.example/rest\"\ncollections = [\"docs-*\"]\n\
+                without = [\"docs-tmp\"]\napi_key = { env = \"QDRANT_API_KEY\" }";
+    let Kind::Qdrant(server) = store(keys).unwrap().kind else { panic!("another kind") };
+    assert_eq!(server.url, "https://q.example:6334");
+    assert_eq!(server.rest_url.as_deref(), Some("https://q.example/rest"));
+    assert_eq!(
+        (server.collections, server.without),
+        (vec!["docs-*".into()], vec!["docs-tmp".into()])
+    );
+    assert_eq!(server.form, Form::Native);
+    assert_eq!(server.secret, Some(Secret::Env("QDRANT_API_KEY".into())));
+
+    let redis = "kind = \"redis\"\nurl = \"redis://localhost:6379/2\"\nuser = \"u\"\n\
+                 password = { file = \"redis.key\" }";
+    let Kind::Redis(server) = store(redis).unwrap().kind else { panic!("another kind") };
+    assert_eq!(server.form, Form::Logical);
+    assert_eq!(server.secret, Some(Secret::File("/etc/memory/redis.key".into())));
+
+    let neo4j = "kind = \"neo4j\"\nurl = \"bolt://localhost:7687\"\ndatabase = \"graph\"\n\
+                 password = { command = [\"pass\", \"neo4j\"] }";
+    let Kind::Neo4j(server) = store(neo4j).unwrap().kind else { panic!("another kind") };
+    assert_eq!(server.database.as_deref(), Some("graph"));
+    let words = vec!["pass".into(), "neo4j".into()];
+    assert_eq!(server.secret, Some(Secret::Command { words, folder: "/etc/memory".into() }));
+}
+
+#[test]
+fn a_secret_in_the_configuration_is_refused_and_not_repeated() {
+    let forms = "write { env = \"NAME\" }, { file = \"PATH\" } or { command = [\"PROGRAM\", …] }";
+    let qdrant = "kind = \"qdrant\"\nurl = \"http://h:6334\"\n";
+    let redis = "kind = \"redis\"\n";
+    for (keys, expected) in [
+        (
+            format!("{qdrant}api_key = \"hunter2\""),
+            format!("8:11: `api_key` has to say where the secret is, and not what it is | {forms}"),
+        ),
+        (
+            format!("{qdrant}api_key = {{ key = \"hunter2\" }}"),
+            "8:13: unknown key `key` in api_key | known here: env, file, command".into(),
+        ),
+        (
+            format!("{qdrant}api_key = {{}}"),
+            format!("8:11: `api_key` has to be in one place | {forms}"),
+        ),
+        (
+            format!("{qdrant}api_key = {{ env = \"A\", file = \"b\" }}"),
+            format!("8:11: `api_key` has to be in one place | {forms}"),
+        ),
+        (
+            format!("{qdrant}api_key = {{ command = [] }}"),
+            format!("8:23: `command` names no program | {forms}"),
+        ),
+        (
+            format!("{redis}url = \"redis://:hunter2@h\""),
+            "7:7: `url` may hold no user name, password or question mark | give them as keys of \
+             their own"
+                .into(),
+        ),
+        (
+            format!("{redis}url = \"redis://h?password=hunter2\""),
+            "7:7: `url` may hold no user name, password or question mark | give them as keys of \
+             their own"
+                .into(),
+        ),
+        (
+            format!("{redis}url = \"localhost\""),
+            "7:7: `url` is no address | write it like scheme://host:port".into(),
+        ),
+        (redis.into(), "4:1: [[store]] has no `url` | add `url`".into()),
+        (
+            format!("{redis}url = \"redis://h\"\npath = \"p\""),
+            "8:1: unknown key `path` in [[store]] | known here: name, kind, optional, default, \
+             fields, conflicts, url, user, password, keys"
+                .into(),
+        ),
+    ] {
+        let error = store(&keys).unwrap_err();
+        assert_eq!(error, expected, "{keys}");
+        assert!(!error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
+fn programs_around_a_restore_are_read() {
+    let config = with(
+        "[restore]\nstop = { command = [\"systemctl\", \"stop\", \"memory\"] }\n\
+         check = { command = [\"./check\"], seconds = 5 }",
+    )
+    .unwrap();
+    let stop = config.hooks.stop.unwrap();
+    assert_eq!(stop.words, ["systemctl", "stop", "memory"]);
+    assert_eq!((stop.folder, stop.deadline.as_secs()), ("/etc/memory".into(), 60));
+    assert_eq!(config.hooks.check.unwrap().deadline.as_secs(), 5);
+    assert_eq!(config.hooks.start, None);
+    for (line, expected) in [
+        ("stop = \"x\"", "9:8: stop has to be a table, not string"),
+        ("stop = {}", "9:8: stop has no `command` | add `command`"),
+        (
+            "stop = { command = [] }",
+            "9:20: `command` names no program | write [\"PROGRAM\", \"ARGUMENT\", …]",
+        ),
+        ("stop = { command = [\"x\"], seconds = 0 }", "9:8: `stop` has no time"),
+        ("stp = {}", "9:1: unknown key `stp` in [restore] | did you mean `stop`?"),
+    ] {
+        assert_eq!(with(&format!("[restore]\n{line}")).unwrap_err(), expected);
+    }
 }

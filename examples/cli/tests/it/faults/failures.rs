@@ -1,7 +1,7 @@
 //! A call fails once, and all that follow succeed.
 
 use super::{
-    scene::{Catalog, RESTORE, Scene},
+    scene::{Catalog, MERGE, RESTORE, Scene},
     strace::{Blow, CHANGES, usable},
     sweep::{Sweep, full},
 };
@@ -35,6 +35,15 @@ fn in_a_restore() {
                 sweep.row(call, blow, || Scene::changed_in(Catalog::Beside, Some(store)));
             }
         }
+        sweep.end();
+    }
+}
+
+#[test]
+fn in_a_merge() {
+    if usable() {
+        let mut sweep = Sweep::new("failures in a merge", &MERGE, Scene::restored_or_not);
+        rows().for_each(|(call, blow)| sweep.row(call, blow, Scene::merging));
         sweep.end();
     }
 }

@@ -1,7 +1,7 @@
 //! SIGKILL before a call: what a run leaves behind is all that the next one has.
 
 use super::{
-    scene::{Catalog, RESTORE, Scene},
+    scene::{Catalog, MERGE, RESTORE, Scene},
     strace::{Blow, CHANGES, usable},
     sweep::{Sweep, full},
 };
@@ -25,6 +25,17 @@ fn of_a_restore() {
             for call in CHANGES {
                 sweep.row(call, Blow::Kill, || Scene::changed(catalog));
             }
+        }
+        sweep.end();
+    }
+}
+
+#[test]
+fn of_a_merge() {
+    if usable() {
+        let mut sweep = Sweep::new("kills of a merge", &MERGE, Scene::restored_or_not);
+        for call in CHANGES {
+            sweep.row(call, Blow::Kill, Scene::merging);
         }
         sweep.end();
     }

@@ -9,6 +9,7 @@ use super::strace::{Blow, Strike, Traced, strike};
 use crate::world::{CONFIG, World};
 
 pub(super) const RESTORE: [&str; 3] = ["restore", "latest", "--yes"];
+pub(super) const MERGE: [&str; 4] = ["restore", "latest", "--merge", "--yes"];
 
 const NO_JOURNAL: &str = "none";
 
@@ -32,6 +33,8 @@ pub(super) struct Scene {
     pub(super) world: World,
     pub(super) old: Live,
     pub(super) new: Live,
+    /// How it is restored.
+    restore: &'static [&'static str],
 }
 
 impl Catalog {
@@ -51,7 +54,22 @@ impl Scene {
 
     pub(super) fn of(world: World) -> Self {
         let live = Live::of(&world);
-        Self { world, old: live.clone(), new: live }
+        Self { world, old: live.clone(), new: live, restore: &RESTORE }
+    }
+
+    /// A backup of the database's records, which are to be added to others: `new` is both.
+    pub(super) fn merging() -> Self {
+        let logical = config(Catalog::Beside.path())
+            .replace("path = \"state.db\"", "path = \"state.db\"\nmode = \"logical\"");
+        let mut scene = Self::of(World::within(Path::new("/dev/shm"), &logical));
+        scene.world.good(&["create", "--include", "state"]);
+        let since = "UPDATE notes SET text = 'x' WHERE id = 1;
+                     INSERT INTO notes (id, text) VALUES (9, 'mine')";
+        scene.world.db().execute_batch(since).unwrap();
+        scene.old = Live::of(&scene.world);
+        scene.new.notes = ["first", "second", "mine"].map(str::to_owned).into();
+        scene.restore = &MERGE;
+        scene
     }
 
     /// A backup, and stores that have changed since: `new` is what the backup holds.
@@ -166,9 +184,13 @@ impl Scene {
         assert_eq!(self.world.good(&["resume"]), "nothing to resume\n");
         self.nothing_is_left();
         assert_eq!(self.listed().len(), 1);
-        self.world.good(&RESTORE);
+        self.world.good(self.restore);
         assert_eq!(self.live(), self.new, "the next restore");
         self.nothing_is_left();
+        let kept = self.world.list("backups/before-restore");
+        for name in kept.iter().filter(|name| name.ends_with(".tar.gz")) {
+            self.world.good(&["validate", &format!("backups/before-restore/{name}")]);
+        }
     }
 
     pub(super) fn nothing_is_left(&self) {

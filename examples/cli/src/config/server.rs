@@ -1,0 +1,70 @@
+//! Stores at a server: where it is, and where the key to it is.
+
+use std::path::Path;
+
+use super::{
+    Form,
+    secret::Secret,
+    tree::{Fault, Section, fault},
+};
+
+/// A server, and what of it belongs to the store.
+#[derive(Debug, Clone, PartialEq)]
+#[cfg_attr(not(feature = "servers"), allow(dead_code, reason = "no store is made of it"))]
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) user: Option<String>,
+    /// The password or key.
+    pub(crate) secret: Option<Secret>,
+    pub(crate) form: Form,
+    /// Another address of the same server.
+    pub(crate) rest_url: Option<String>,
+    pub(crate) database: Option<String>,
+    /// Globs of what belongs to the store, and of what does not.
+    pub(crate) collections: Vec<String>,
+    pub(crate) without: Vec<String>,
+    /// Globs of the keys that belong to the store.
+    pub(crate) keys: Vec<String>,
+}
+
+impl Server {
+    /// Reads the keys that this kind has.
+    pub(super) fn parse(section: &Section<'_, '_>, folder: &Path) -> Result<Self, Fault> {
+        let text = |key| section.get(key).map(|_| section.text(key)).transpose();
+        let mut secret = Secret::parse(section, "password", folder)?;
+        if secret.is_none() {
+            secret = Secret::parse(section, "api_key", folder)?;
+        }
+        if section.get("rest_url").is_some() {
+            address(section, "rest_url")?;
+        }
+        Ok(Self {
+            url: address(section, "url")?,
+            user: text("user")?,
+            secret,
+            form: Form::or(section, Form::Logical)?,
+            rest_url: text("rest_url")?,
+            database: text("database")?,
+            collections: section.texts("collections")?,
+            without: section.texts("without")?,
+            keys: section.texts("keys")?,
+        })
+    }
+}
+
+// An address without a secret in it.
+fn address(section: &Section<'_, '_>, key: &str) -> Result<String, Fault> {
+    let (text, value) = (section.text(key)?, section.required(key)?);
+    let Some((_, rest)) = text.split_once("://") else {
+        return Err(
+            fault(value, format!("`{key}` is no address")).hint("write it like scheme://host:port")
+        );
+    };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // A question mark may bring a password, too.
+    if host.contains('@') || rest.contains('?') {
+        let what = format!("`{key}` may hold no user name, password or question mark");
+        return Err(fault(value, what).hint("give them as keys of their own"));
+    }
+    Ok(text)
+}
