@@ -407,3 +407,92 @@ fn target(options: &Neo4jOptions) -> Result<Target> {
         patience: options.timeout,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use neo4j_testserver::shared;
+
+    use super::*;
+    use crate::{options::Neo4jStore, value::Moment};
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime")
+    }
+
+    // The server stores what it was sent: what it sends back is the same, bit by bit.
+    #[test]
+    fn every_type_goes_to_the_server_and_comes_back() {
+        let Some(server) = shared() else { return };
+        let moment = Moment { seconds: -62_135_596_800, nanos: 999_999_999 };
+        let values = [
+            Value::Bytes(vec![0, 255].into()),
+            Value::Bytes(bytes::Bytes::new()),
+            Value::Integer(i64::MIN),
+            Value::Float(f64::NEG_INFINITY),
+            Value::Text("x".repeat(200_000)),
+            Value::Date(-365_243_219_162),
+            Value::Time(86_399_999_999_999, -64_800),
+            Value::LocalTime(0),
+            Value::LocalDateTime(moment),
+            Value::OffsetDateTime(moment, 18_001),
+            Value::ZonedDateTime(
+                Moment { seconds: 1_445_733_000, nanos: 1 },
+                "Europe/London".into(),
+            ),
+            Value::ZonedDateTime(
+                Moment { seconds: 1_445_736_600, nanos: 1 },
+                "Europe/London".into(),
+            ),
+            Value::Duration([-14, 3, -5, 999_999_999]),
+            Value::Point(7203, [1.5, -0.0]),
+            Value::Point(4326, [12.994, 55.6]),
+            Value::Point3D(9157, [1.0, 2.0, 1e300]),
+            Value::Point3D(4979, [1.0, 2.0, 3.0]),
+            Value::List(vec![Value::Date(0), Value::Date(1)]),
+            Value::List(Vec::new()),
+        ];
+        runtime().block_on(async {
+            let client = Client::new(&Neo4jStore::options(&server.bolt_url())).unwrap();
+            let mut transaction = client.begin().await.unwrap();
+            for (at, value) in values.iter().enumerate() {
+                let made = Statement::new("CREATE (:V {at: $at, v: $v})")
+                    .with("at", at as i64)
+                    .with("v", value.clone());
+                transaction.run(&made).await.unwrap();
+            }
+            transaction.commit().await.unwrap();
+            let read = Statement::new("MATCH (n:V) RETURN n.v AS v ORDER BY n.at");
+            let rows = client.ask(&read).await.unwrap();
+            for (row, value) in rows.iter().zip(&values) {
+                assert_eq!(row.get("v").unwrap(), value);
+            }
+            assert_eq!(rows.len(), values.len());
+        });
+    }
+
+    #[test]
+    fn what_was_rolled_back_or_refused_leaves_a_connection_that_works() {
+        let Some(server) = shared() else { return };
+        runtime().block_on(async {
+            let client = Client::new(&Neo4jStore::options(&server.bolt_url())).unwrap();
+            // The name of a label stays, once it was used: a transaction of the server's own.
+            client.ask(&Statement::new("CREATE (n:Gone) DELETE n")).await.unwrap();
+            let before = client.last_transaction().await.unwrap();
+            let mut transaction = client.begin().await.unwrap();
+            transaction.run(&Statement::new("CREATE (:Gone)")).await.unwrap();
+            transaction.rollback().await.unwrap();
+            let error = client.ask(&Statement::new("RETURN nonsense")).await.map(drop).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{}", error.report());
+            let late = Statement::new("UNWIND range(3000, 0, -1) AS n RETURN 1 / n AS x");
+            assert!(client.ask(&late).await.is_err());
+            // Of a long answer only the beginning is wanted.
+            let long = Statement::new("UNWIND range(1, 100000) AS n RETURN n");
+            let mut rows = client.rows(&long).await.unwrap();
+            assert_eq!(rows.next().await.unwrap().unwrap().integer("n").unwrap(), 1);
+            drop(rows);
+            let all = client.ask(&Statement::new("MATCH (n:Gone) RETURN n")).await.unwrap();
+            assert!(all.is_empty());
+            assert_eq!(client.last_transaction().await.unwrap(), before);
+        });
+    }
+}

@@ -1,1 +1,6 @@
-//! Tests of backup-neo4j.
+//! The adapter against a real server.
+
+mod faults;
+mod kit;
+mod selection;
+mod types;

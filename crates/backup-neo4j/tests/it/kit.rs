@@ -1,0 +1,90 @@
+//! What the tests share.
+
+use std::collections::BTreeMap;
+
+use backup_core::{Adapter, Error, Notice, Part, PinRequest, Pinned, Result, Source, Summary};
+use backup_neo4j::{Neo4jOptions, Neo4jStore};
+use neo4j_testserver::Server;
+use tokio::runtime::Runtime;
+
+pub(crate) fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
+
+pub(crate) fn options(server: &Server) -> Neo4jOptions {
+    Neo4jStore::options(&server.bolt_url())
+}
+
+/// What a session gave.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    /// Lines by collection, sorted.
+    pub(crate) lines: BTreeMap<String, Vec<String>>,
+    pub(crate) schemas: BTreeMap<String, serde_json::Value>,
+    pub(crate) keys: BTreeMap<String, Vec<String>>,
+    pub(crate) notices: Vec<Notice>,
+    pub(crate) statistics: BTreeMap<String, BTreeMap<String, u64>>,
+    pub(crate) summary: Summary,
+}
+
+pub(crate) async fn read(store: &Neo4jStore, request: &PinRequest) -> Result<Read> {
+    read_with(store, request, || {}).await
+}
+
+/// Reads all; `meanwhile` runs once the session has begun.
+pub(crate) async fn read_with(
+    store: &Neo4jStore,
+    request: &PinRequest,
+    meanwhile: impl FnOnce(),
+) -> Result<Read> {
+    let mut read = Read::default();
+    let Pinned::Live { session, .. } = store.pin(request).await? else {
+        return Err(Error::adapter("a graph over Bolt has no one moment"));
+    };
+    let mut meanwhile = Some(meanwhile);
+    for partition in session.partitions().await? {
+        while let Some(part) = session.next(&partition).await? {
+            if let Some(meanwhile) = meanwhile.take() {
+                meanwhile();
+            }
+            read.take(part);
+        }
+    }
+    read.summary = session.close().await?;
+    for lines in read.lines.values_mut() {
+        lines.sort_unstable();
+    }
+    Ok(read)
+}
+
+impl Read {
+    fn take(&mut self, part: Part) {
+        match part {
+            Part::Schema(schema) => {
+                self.lines.entry(schema.collection.clone()).or_default();
+                self.keys.insert(schema.collection.clone(), schema.info.key);
+                let again = self.schemas.insert(schema.collection.clone(), schema.document);
+                assert!(again.is_none(), "{} has two schemas", schema.collection);
+            }
+            Part::Records(batch) => {
+                let lines = self.lines.get_mut(batch.collection()).expect("a schema came first");
+                lines.extend(batch.iter().map(|record| record.line().to_owned()));
+            }
+            Part::End(end) => {
+                let lines = self.lines[&end.collection].len() as u64;
+                assert_eq!(end.count, Some(lines), "{}", end.collection);
+                self.statistics.insert(end.collection, end.statistics);
+            }
+            Part::Notice(notice) => self.notices.push(notice),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+pub(crate) fn engine(store: &Neo4jStore) -> &'static str {
+    store.kind()
+}
