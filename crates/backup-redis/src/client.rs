@@ -10,7 +10,7 @@ use redis::{
     AsyncConnectionConfig, Cmd, ConnectionAddr, ConnectionInfo, Pipeline, TlsCertificates, Value,
     aio::{ConnectionLike, MultiplexedConnection},
 };
-use tokio::runtime::Handle;
+use tokio::{io::AsyncReadExt, runtime::Handle};
 
 use crate::{error, reply, slots::Ranges};
 
@@ -167,7 +167,17 @@ impl Client {
             .set_response_timeout(Some(self.inner.timeout));
         let client = client.map_err(failed)?;
         let connection = client.get_multiplexed_async_connection_with_config(&config).await;
-        let connection = connection.map_err(failed)?;
+        let connection = match connection {
+            Ok(connection) => connection,
+            Err(error) => {
+                let error = failed(error);
+                return Err(if error.kind() == ErrorKind::Unreachable {
+                    said_first(client.get_connection_info().addr()).await.unwrap_or(error)
+                } else {
+                    error
+                });
+            }
+        };
         let mut node = Node { connection, name, field_deadlines: false };
         node.field_deadlines = match self.inner.field_deadlines.get() {
             Some(known) => *known,
@@ -236,6 +246,21 @@ impl Client {
         };
         Ok(Address { host, port })
     }
+}
+
+/// What a server says by itself when it does not want a connection: protected mode. It hangs up
+/// at once, so that who sends a command first does not read it.
+async fn said_first(addr: &ConnectionAddr) -> Option<Error> {
+    let ConnectionAddr::Tcp(host, port) = addr else { return None };
+    let listen = async {
+        let mut stream = tokio::net::TcpStream::connect((host.as_str(), *port)).await.ok()?;
+        let mut said = vec![0; 4096];
+        let len = stream.read(&mut said).await.ok()?;
+        String::from_utf8(said[..len].to_vec()).ok()
+    };
+    let said = tokio::time::timeout(Duration::from_secs(1), listen).await.ok()??;
+    let (code, detail) = said.strip_prefix('-')?.split_once(' ')?;
+    Some(error::refused("the Redis server does not take the connection", code, detail).on(addr))
 }
 
 impl Node {

@@ -28,10 +28,14 @@ pub(crate) fn redis(what: &str, error: RedisError) -> Error {
 
 /// An error that came in place of a reply.
 pub(crate) fn server(what: &str, error: &ServerError) -> Error {
-    let (code, detail) = (error.code(), error.details().unwrap_or_default());
+    refused(what, error.code(), error.details().unwrap_or_default())
+}
+
+/// An error of this code and text.
+pub(crate) fn refused(what: &str, code: &str, detail: &str) -> Error {
     let known = of_code(code, detail);
     let (kind, advice) = known.unwrap_or((ErrorKind::Io, "look into the log of the Redis server"));
-    Error::new(kind, what).because(Said(format!("{code} {detail}"))).advise(advice)
+    Error::new(kind, what).because(Said(format!("{code} {}", detail.trim()))).advise(advice)
 }
 
 /// What the server said, without the connection's address and secrets.

@@ -17,20 +17,23 @@ use crate::{
     token::State,
 };
 
+// All of them run without memory, too: what is moved needs none, and a restore that ran out of
+// it has to be taken back.
+
 /// Keys: live, new, old, none. Moves the new one in.
-const SWITCH: &str = "if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end \
+const SWITCH: &str = "#!lua flags=allow-oom\n if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end \
      if redis.call('EXISTS', KEYS[1]) == 1 then redis.call('RENAME', KEYS[1], KEYS[3]) \
      else redis.call('SET', KEYS[4], '') end \
      redis.call('RENAME', KEYS[2], KEYS[1]) return 1";
 /// Keys: live, new, old. Moves a live key aside that has no new one.
-const CLEAR: &str = "if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end \
+const CLEAR: &str = "#!lua flags=allow-oom\n if redis.call('EXISTS', KEYS[2]) == 1 then return 0 end \
      if redis.call('EXISTS', KEYS[1]) == 0 then return 0 end \
      redis.call('RENAME', KEYS[1], KEYS[3]) return 1";
 /// Keys: live, none. Removes what was moved in where nothing was.
-const EMPTY: &str = "if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end \
+const EMPTY: &str = "#!lua flags=allow-oom\n if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end \
      redis.call('UNLINK', KEYS[1]) redis.call('DEL', KEYS[2]) return 1";
 /// Keys: live, old. Brings the old one back.
-const BACK: &str = "if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end \
+const BACK: &str = "#!lua flags=allow-oom\n if redis.call('EXISTS', KEYS[2]) == 0 then return 0 end \
      redis.call('RENAME', KEYS[2], KEYS[1]) return 1";
 
 impl Session {

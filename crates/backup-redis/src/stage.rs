@@ -27,6 +27,10 @@ use crate::{
     write::Write,
 };
 
+/// Sets a marker that is there, also on a server without memory.
+const MARK: &str = "#!lua flags=allow-oom\n\
+     return redis.call('SET', KEYS[1], ARGV[1], 'XX')";
+
 /// Keys of one round of the work that follows staging.
 pub(crate) const ROUND: usize = 512;
 
@@ -168,7 +172,13 @@ impl Session {
         // Only what is there: a marker that is gone means that the server lost the rest, too.
         let mut set = redis::cmd("SET");
         set.arg(self.token.marker()).arg(state.as_str()).arg("XX");
-        if node.one(&set).await? == Value::Nil {
+        let mut done = node.one(&set).await;
+        if done.as_ref().is_err_and(|error| error.kind() == ErrorKind::NoSpace) {
+            let mut set = redis::cmd("EVAL");
+            set.arg(MARK).arg(1).arg(self.token.marker()).arg(state.as_str());
+            done = node.one(&set).await;
+        }
+        if done? == Value::Nil {
             let what = "the marker of the restore is gone from the server";
             return Err(Error::new(ErrorKind::Unfinished, what)
                 .on(self.token.marker())

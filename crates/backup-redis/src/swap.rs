@@ -13,6 +13,15 @@ use crate::{
     token::{State, Way},
 };
 
+/// The marker; what it holds, what it is to hold, and pairs of databases.
+const SWAP: &str = "#!lua flags=allow-oom\n\
+     redis.call('SELECT', ARGV[4]) \
+     if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end \
+     for i = 3, #ARGV, 2 do \
+       redis.call('SELECT', ARGV[i + 1]) redis.call('DEL', KEYS[1]) \
+       redis.call('SWAPDB', ARGV[i], ARGV[i + 1]) redis.call('SET', KEYS[1], ARGV[2]) \
+     end return 1";
+
 impl Session {
     /// Takes empty databases for staging, or those that the restore has already.
     pub(crate) async fn claim(&self) -> Result<()> {
@@ -66,7 +75,19 @@ impl Session {
             all.cmd("SWAPDB").arg(*live).arg(*spare);
             all.cmd("SET").arg(&marker).arg(to.as_str());
         }
-        match node.transaction("the databases cannot be swapped", &all).await? {
+        let what = "the databases cannot be swapped";
+        let mut done = node.transaction(what, &all).await;
+        if done.as_ref().is_err_and(|error| error.kind() == ErrorKind::NoSpace) {
+            // A server without memory queues nothing.
+            let mut script = redis::cmd("EVAL");
+            script.arg(SWAP).arg(1).arg(&marker).arg(from.as_str()).arg(to.as_str());
+            for (live, spare) in pairs {
+                script.arg(*live).arg(*spare);
+            }
+            let swapped = node.one(&script).await?;
+            done = Ok((swapped == Value::Int(1)).then_some(()));
+        }
+        match done? {
             Some(()) => Ok(()),
             None => Err(Error::new(ErrorKind::Busy, "another process goes on with this restore")
                 .advise("let it end, then look again")),
@@ -84,16 +105,11 @@ impl Session {
             }
             self.client.first(*live).await?.one(redis::cmd("UNLINK").arg(&note)).await?;
             let node = self.client.first(*spare).await?;
-            let mut ask = Pipeline::new();
-            ask.cmd("WATCH").arg(self.token.marker());
-            ask.cmd("EXISTS").arg(self.token.marker());
-            let there = node.every("the spare database cannot be read", &ask).await?;
-            // Without the marker it is somebody else's.
-            if there.last() == Some(&Value::Int(1)) {
-                let mut flush = Pipeline::new();
-                flush.cmd("FLUSHDB").arg("ASYNC");
-                let what = "the spare database cannot be emptied";
-                node.transaction(what, &flush).await?;
+            // Without the marker it is somebody else's. No transaction: a server without memory
+            // takes none.
+            let there = node.one(redis::cmd("EXISTS").arg(self.token.marker())).await?;
+            if there == Value::Int(1) {
+                node.one(redis::cmd("FLUSHDB").arg("ASYNC")).await?;
             }
         }
         Ok(())

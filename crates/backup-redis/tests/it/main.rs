@@ -2,5 +2,7 @@
 
 mod cluster;
 mod conform;
+mod crash;
+mod faults;
 mod rich;
 mod server;

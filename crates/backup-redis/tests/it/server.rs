@@ -14,6 +14,7 @@ pub(crate) struct Server {
     pub(crate) port: u16,
     pub(crate) folder: tempfile::TempDir,
     options: Vec<String>,
+    sentinel: bool,
 }
 
 /// Whether there is a server to test with; says so where there is none.
@@ -22,13 +23,17 @@ pub(crate) fn available() -> bool {
     if found.is_ok_and(|status| status.success()) {
         return true;
     }
-    let required = std::env::var_os("BACKUP_KIT_REQUIRE").is_some();
-    assert!(!required, "redis-server is needed: install it with .ci/setup");
+    said_aloud("redis-server is not there: install it with .ci/setup");
+    false
+}
+
+/// Says that a test was skipped, and fails where that is not allowed.
+pub(crate) fn said_aloud(why: &str) {
+    assert!(std::env::var_os("BACKUP_KIT_REQUIRE").is_none(), "{why}");
     #[expect(clippy::print_stderr, reason = "a skip is said aloud")]
     {
-        eprintln!("SKIPPED: there is no redis-server on the path");
+        eprintln!("SKIPPED: {why}");
     }
-    false
 }
 
 impl Server {
@@ -40,7 +45,17 @@ impl Server {
             port: free_port(),
             folder,
             options: options.iter().map(|line| (*line).to_owned()).collect(),
+            sentinel: false,
         };
+        server.restart();
+        server
+    }
+
+    /// A sentinel.
+    pub(crate) fn start_sentinel(options: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options = options.iter().map(|line| (*line).to_owned()).collect();
+        let mut server = Self { child: None, port: free_port(), folder, options, sentinel: true };
         server.restart();
         server
     }
@@ -50,21 +65,30 @@ impl Server {
         self.kill();
         let config = self.folder.path().join("redis.conf");
         let mut lines = vec![
-            "bind 127.0.0.1".to_owned(),
             "save \"\"".to_owned(),
             "appendonly no".to_owned(),
             "enable-debug-command yes".to_owned(),
             "repl-diskless-sync yes".to_owned(),
             "repl-diskless-sync-delay 0".to_owned(),
-            format!("dir {}", self.folder.path().display()),
         ];
+        if self.sentinel {
+            lines.clear();
+        }
+        lines.push(format!("dir {}", self.folder.path().display()));
+        if !self.options.iter().any(|line| line.starts_with("bind ")) {
+            lines.push("bind 127.0.0.1".to_owned());
+        }
         if !self.options.iter().any(|line| line.starts_with("port ")) {
             lines.push(format!("port {}", self.port));
         }
         lines.extend(self.options.iter().cloned());
         fs::write(&config, lines.join("\n")).unwrap();
-        let child = Command::new("redis-server")
-            .arg(&config)
+        let mut command = Command::new("redis-server");
+        command.arg(&config);
+        if self.sentinel {
+            command.arg("--sentinel");
+        }
+        let child = command
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(fs::File::create(self.log()).unwrap())
