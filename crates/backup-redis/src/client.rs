@@ -183,7 +183,20 @@ impl Client {
             Some(known) => *known,
             None => {
                 let asked = node.one(redis::cmd("COMMAND").arg("INFO").arg("HPEXPIRETIME")).await;
-                let known = asked.ok().and_then(|reply| reply::list(reply).ok());
+                let known = match asked {
+                    // Here a server is noticed that hangs up, whatever it said before.
+                    Err(_) => {
+                        let ping = node.one(&redis::cmd("PING")).await;
+                        if let Err(error) = ping
+                            && error.kind() == ErrorKind::Unreachable
+                        {
+                            let addr = client.get_connection_info().addr();
+                            return Err(said_first(addr).await.unwrap_or(error));
+                        }
+                        None
+                    }
+                    Ok(reply) => reply::list(reply).ok(),
+                };
                 let known = known.is_some_and(|list| list.first() != Some(&Value::Nil));
                 *self.inner.field_deadlines.get_or_init(|| known)
             }
