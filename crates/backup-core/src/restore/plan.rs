@@ -9,7 +9,7 @@ use super::{
     references::References,
     report::RestoreReport,
     run::{Run, Seat},
-    safety::Safety,
+    safety::{self, Safety},
 };
 use crate::{
     archive::{Lost, SalvageReport},
@@ -260,6 +260,10 @@ impl RestorePlan {
             Ok(left) => left,
             Err(repair) => return Err(repair.because(cause)),
         };
+        // What was begun there went with the run, unless its disk refused even that.
+        if let Some(dir) = &self.safety_backup {
+            safety::sweep(dir);
+        }
         run.report(false, Default::default());
         let advice = match left.first() {
             None => format!("live content is as before; {}", cause.advice()),
