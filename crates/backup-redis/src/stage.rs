@@ -12,7 +12,7 @@ use backup_core::{
 };
 use bytes::Bytes;
 use redis::{Pipeline, Value};
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 
 use crate::{
     client::{Client, Node},
@@ -24,7 +24,7 @@ use crate::{
     reply,
     slots::{self, Ranges},
     token::{State, Token, Way},
-    write::Write,
+    write::{NEAR_MS, Write},
 };
 
 /// Sets a marker that is there, also on a server without memory.
@@ -46,7 +46,9 @@ pub(crate) struct Session {
     /// The order in which batches came.
     order: Arc<AsyncMutex<Write>>,
     /// Whose turn it is to send.
-    turn: Arc<AsyncMutex<Option<Arc<[Target]>>>>,
+    turn: Arc<AsyncMutex<()>>,
+    /// Connections for writing, which stay.
+    connected: Arc<OnceCell<Arc<[Target]>>>,
     answers: Arc<Mutex<Answers>>,
 }
 
@@ -82,6 +84,7 @@ impl Session {
             announced: Arc::default(),
             order: Arc::new(AsyncMutex::new(write)),
             turn: Arc::default(),
+            connected: Arc::default(),
             answers: Arc::default(),
         }
     }
@@ -255,15 +258,9 @@ impl Session {
         .await
     }
 
-    // Connections for writing, which stay.
     async fn connected(&self) -> Result<Arc<[Target]>> {
-        let mut known = self.turn.lock().await;
-        if let Some(targets) = &*known {
-            return Ok(Arc::clone(targets));
-        }
-        let targets: Arc<[Target]> = self.targets().await?.into();
-        *known = Some(Arc::clone(&targets));
-        Ok(targets)
+        let connect = || async { Ok(self.targets().await?.into()) };
+        self.connected.get_or_try_init(connect).await.map(Arc::clone)
     }
 
     /// Ends staging: what could be done only once all was there.
@@ -340,7 +337,7 @@ impl Session {
 
     /// Sets deadlines that are kept aside: those that are far, or at the end all.
     pub(crate) async fn set_deadlines(&self, node: &Node, place: &Place, all: bool) -> Result<()> {
-        let near = now_ms().saturating_add(24 * 60 * 60 * 1000);
+        let near = now_ms().saturating_add(NEAR_MS);
         for note in self.notes(node, 'd').await? {
             let mut cursor = 0;
             loop {

@@ -15,7 +15,7 @@ use crate::{
 
 /// Deadlines that are nearer than this are set when the restore ends, so that no key expires
 /// between being staged and being compared.
-const NEAR_MS: i64 = 24 * 60 * 60 * 1000;
+pub(crate) const NEAR_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// Makes commands of records, in the order in which batches come.
 pub(crate) struct Write {

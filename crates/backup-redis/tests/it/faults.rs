@@ -64,7 +64,7 @@ pub(crate) fn strings(numbers: std::ops::Range<i64>, value: &str) -> Part {
     Part::Records(batch.finish().unwrap())
 }
 
-async fn begin(store: &RedisStore, plan: &StagePlan) -> Box<dyn SinkSession> {
+pub(crate) async fn begin(store: &RedisStore, plan: &StagePlan) -> Box<dyn SinkSession> {
     let token = store.prepare(plan).await.unwrap().token;
     let session = store.begin(&token, &Cancel::new()).await.unwrap();
     session.write(schema()).await.unwrap();

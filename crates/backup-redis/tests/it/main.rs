@@ -4,5 +4,6 @@ mod cluster;
 mod conform;
 mod crash;
 mod faults;
+mod merge;
 mod rich;
 mod server;
