@@ -169,9 +169,12 @@ def decompress(codec, data, size, where):
             rest = stream.unconsumed_tail
             # The flush itself gives no bytes: what is left of it must not, either.
             out += stream.decompress(rest, 1) if rest else b""
+            whole = not stream.eof and not stream.unconsumed_tail
+            # Where the mark is the end of a block, and not within one, an empty last block ends it.
+            out += stream.decompress(b"\x03\x00", 1)
+            whole = whole and stream.eof and not stream.unused_data
         except zlib.error as error:
             raise Damage(f"a segment cannot be decompressed: {error} ({where})") from None
-        whole = not stream.eof and not stream.unconsumed_tail
     else:
         try:
             out, whole = unzstd(data, size)

@@ -3,8 +3,9 @@
 //! # What is in this crate
 //!
 //! Everything of [`backup_core`], and the adapters behind features: `files` (the default),
-//! `sqlite`, `sqlite-bundled`, `qdrant`, `qdrant-edge`, `redis`, `neo4j`; `zstd` adds a codec. A host
-//! begins with [`Stores`] and [`Catalog`]; who writes an adapter begins with [`Source`] and [`Sink`].
+//! `sqlite`, `sqlite-bundled`, `qdrant`, `qdrant-edge`, `redis`, `neo4j`; `zstd` adds a codec,
+//! `libdeflate` speed. A host begins with [`Stores`] and [`Catalog`]; who writes an adapter begins with
+//! [`Source`] and [`Sink`].
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub use backup_core::*;

@@ -9,6 +9,9 @@ use std::{
 /// What a larger buffer than this is for comes once: it is not kept.
 const LARGEST: usize = 5 << 20;
 
+/// Bytes that every buffer has behind its own, for what a codec adds.
+pub(super) const ROOM: usize = 1 << 10;
+
 /// Where buffers come from and go back to; a clone is the same place. It holds no more of them
 /// than were out at one time.
 #[derive(Clone, Default)]
@@ -19,10 +22,10 @@ impl Buffers {
     pub(super) fn take(&self, len: usize) -> Buffer {
         let used = self.free().pop();
         let bytes = match used {
-            Some(bytes) if bytes.len() >= len => bytes,
+            Some(bytes) if bytes.len() >= len + ROOM => bytes,
             // Lengths differ a little from one use to the next: the second is for all of them.
-            Some(_) => vec![0; len.max(LARGEST)],
-            None => vec![0; len],
+            Some(_) => vec![0; len.max(LARGEST) + ROOM],
+            None => vec![0; len + ROOM],
         };
         Buffer { bytes, len, home: self.clone() }
     }
@@ -58,6 +61,12 @@ impl Buffer {
         self.bytes[self.len..end].copy_from_slice(bytes);
         self.len = end;
     }
+
+    /// Its bytes, and [`ROOM`] behind them, which holds anything.
+    #[cfg(feature = "libdeflate")]
+    pub(super) fn with_room(&mut self) -> &mut [u8] {
+        &mut self.bytes[..self.len + ROOM]
+    }
 }
 
 impl Deref for Buffer {
@@ -82,7 +91,7 @@ impl AsRef<[u8]> for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        if self.bytes.len() <= LARGEST {
+        if self.bytes.len() <= LARGEST + ROOM {
             self.home.free().push(std::mem::take(&mut self.bytes));
         }
     }

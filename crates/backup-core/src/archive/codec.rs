@@ -5,6 +5,9 @@ use std::io::Read;
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 use serde::{Deserialize, Serialize};
 
+use super::buffers::Buffer;
+#[cfg(feature = "libdeflate")]
+use super::seal::Seal;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How segments are compressed. Archives of every codec are seekable.
@@ -44,7 +47,7 @@ impl Codec {
     /// The codec's form of segments.
     pub(super) fn format(self, level: Option<u32>) -> Result<Box<dyn SegmentFormat>> {
         match self {
-            Self::Gzip => Ok(Box::new(Gzip { level: level.unwrap_or(Gzip::DEFAULT).min(9) })),
+            Self::Gzip => Ok(Box::new(Gzip::new(level.unwrap_or(Gzip::DEFAULT).min(9)))),
             #[cfg(feature = "zstd")]
             Self::Zstd => Ok(Box::new(Zstd { level: level.unwrap_or(3).min(19) })),
             #[cfg(not(feature = "zstd"))]
@@ -67,6 +70,11 @@ pub(super) trait SegmentFormat: Send + Sync {
     /// Decompresses one segment, which must fill exactly `raw` and leave no input.
     fn decompress(&self, packed: &[u8], raw: &mut [u8]) -> Result<()>;
 
+    /// As [`decompress`](Self::decompress), with the room that buffers have, where that is faster.
+    fn decompress_buffer(&self, packed: &mut Buffer, raw: &mut Buffer) -> Result<()> {
+        self.decompress(packed, raw)
+    }
+
     /// Decompresses what can be of a damaged segment, at most `limit` bytes.
     fn decompress_some(&self, packed: &[u8], limit: usize) -> Vec<u8>;
 
@@ -88,7 +96,7 @@ pub(super) trait SegmentFormat: Send + Sync {
     }
 }
 
-impl dyn SegmentFormat {
+impl dyn SegmentFormat + '_ {
     /// A segment of `raw_len` bytes, decompressed into memory of its own.
     pub(super) fn decompressed(&self, packed: &[u8], raw_len: usize) -> Result<Vec<u8>> {
         let mut raw = vec![0; raw_len];
@@ -146,13 +154,26 @@ impl SegmentFormat for Plain {
 
 struct Gzip {
     level: u32,
+    // Drawn when the first segment is decompressed.
+    #[cfg(feature = "libdeflate")]
+    seal: std::sync::OnceLock<Option<Seal>>,
 }
 
 impl Gzip {
+    fn new(level: u32) -> Self {
+        Self {
+            level,
+            #[cfg(feature = "libdeflate")]
+            seal: std::sync::OnceLock::new(),
+        }
+    }
+
     /// See `docs/decisions/0002-archive-format.md`.
     const DEFAULT: u32 = 4;
     /// What a full flush ends with: an empty stored block.
     const MARK: [u8; 4] = [0, 0, 0xff, 0xff];
+    /// An empty last block with fixed codes.
+    const LAST: [u8; 2] = [3, 0];
 
     // Its length; `None` where there is no room.
     fn deflate(raw: &[u8], level: u32, packed: &mut [u8]) -> Result<Option<usize>> {
@@ -234,13 +255,33 @@ impl SegmentFormat for Gzip {
         }
         let filled = engine.total_out() == raw.len() as u64;
         match status {
-            Ok(Status::StreamEnd) => Err(damaged("a segment ends the stream too early")),
-            Ok(_) | Err(_) if !filled || engine.total_in() != packed.len() as u64 => {
-                Err(damaged("a segment does not decompress to its length"))
+            Ok(Status::StreamEnd) => {
+                return Err(damaged("a segment ends the stream too early"));
             }
-            Ok(_) => Ok(()),
-            Err(error) => Err(damaged("a segment cannot be decompressed").because(error)),
+            Ok(_) | Err(_) if !filled || engine.total_in() != packed.len() as u64 => {
+                return Err(damaged("a segment does not decompress to its length"));
+            }
+            Ok(_) => {}
+            Err(error) => return Err(damaged("a segment cannot be decompressed").because(error)),
         }
+        // The mark may be part of something longer, which would go on in the next segment. Only where
+        // a block may begin is this the last one, and empty.
+        let status = engine.decompress(&Self::LAST, &mut [0], FlushDecompress::Sync);
+        let ended = matches!(status, Ok(Status::StreamEnd))
+            && engine.total_in() == (packed.len() + Self::LAST.len()) as u64
+            && engine.total_out() == raw.len() as u64;
+        if ended { Ok(()) } else { Err(damaged("a segment ends within a block")) }
+    }
+
+    #[cfg(feature = "libdeflate")]
+    fn decompress_buffer(&self, packed: &mut Buffer, raw: &mut Buffer) -> Result<()> {
+        let seal = self.seal.get_or_init(|| Seal::draw().ok());
+        if packed.ends_with(&Self::MARK)
+            && seal.as_ref().is_some_and(|seal| seal.decompress(packed, raw))
+        {
+            return Ok(());
+        }
+        self.decompress(packed, raw)
     }
 
     fn decompress_some(&self, packed: &[u8], limit: usize) -> Vec<u8> {
@@ -271,8 +312,8 @@ impl SegmentFormat for Gzip {
     }
 
     fn tail(&self, crc32: u32, len: u64) -> Vec<u8> {
-        // An empty last block with fixed codes, then CRC-32 and length modulo 2^32.
-        let mut tail = vec![3, 0];
+        // CRC-32 and length modulo 2^32 come last.
+        let mut tail = Self::LAST.to_vec();
         tail.extend_from_slice(&crc32.to_le_bytes());
         tail.extend_from_slice(&(len as u32).to_le_bytes());
         tail
@@ -341,6 +382,7 @@ impl Read for Broken {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::archive::{buffers::Buffers, forgery::stored};
 
     fn formats() -> Vec<Box<dyn SegmentFormat>> {
         let mut codecs = vec![Codec::Gzip, Codec::None];
@@ -348,6 +390,20 @@ mod tests {
             codecs.push(Codec::Zstd);
         }
         codecs.into_iter().map(|codec| codec.format(None).unwrap()).collect()
+    }
+
+    // In both ways, which have to agree.
+    fn decompressed(format: &dyn SegmentFormat, packed: &[u8], raw_len: usize) -> Result<Vec<u8>> {
+        let strict = format.decompressed(packed, raw_len);
+        let buffers = Buffers::default();
+        let (mut from, mut raw) = (buffers.take(packed.len()), buffers.take(raw_len));
+        from.copy_from_slice(packed);
+        let fast = format.decompress_buffer(&mut from, &mut raw);
+        assert_eq!(
+            fast.as_ref().map(|()| &raw[..]).map_err(ToString::to_string),
+            strict.as_deref().map_err(ToString::to_string)
+        );
+        strict
     }
 
     fn noise(len: usize) -> Vec<u8> {
@@ -366,23 +422,60 @@ mod tests {
             for raw in [vec![], vec![7], vec![0; 300_000], noise(1 << 20), b"abc".repeat(99_999)] {
                 let packed = format.compressed(&raw);
                 assert!(packed.len() as u64 <= format.bound(raw.len() as u64));
-                assert_eq!(format.decompressed(&packed, raw.len()).unwrap(), raw);
-                assert!(format.decompressed(&packed, raw.len() + 1).is_err());
+                assert_eq!(decompressed(&*format, &packed, raw.len()).unwrap(), raw);
+                assert!(decompressed(&*format, &packed, raw.len() + 1).is_err());
                 if !raw.is_empty() {
-                    assert!(format.decompressed(&packed, raw.len() - 1).is_err());
-                    assert!(format.decompressed(&packed[1..], raw.len()).is_err());
+                    assert!(decompressed(&*format, &packed, raw.len() - 1).is_err());
+                    assert!(decompressed(&*format, &packed[1..], raw.len()).is_err());
                 }
             }
         }
+    }
+
+    // What a segment may not be, although some decoder would get its bytes out of it.
+    #[test]
+    fn a_gzip_segment_that_ends_elsewhere_is_refused() {
+        let gzip = Codec::Gzip.format(None).unwrap();
+        let refused = |packed: &[u8], len: usize| {
+            assert!(decompressed(&*gzip, packed, len).is_err(), "{packed:x?}");
+        };
+        // A stored block of which `more` bytes are still to come.
+        let open = |last, bytes: &[u8], more: u16| {
+            let len = bytes.len() as u16 + more;
+            let mut block = stored(last, bytes);
+            block[1..3].copy_from_slice(&len.to_le_bytes());
+            block[3..5].copy_from_slice(&(!len).to_le_bytes());
+            block
+        };
+        let mark = Gzip::MARK;
+        let flush = stored(false, b"");
+        // Whole, for comparison.
+        let whole = [stored(false, b"hello"), flush.clone()].concat();
+        assert_eq!(decompressed(&*gzip, &whole, 5).unwrap(), b"hello");
+        // The last block comes early; what follows is hidden from whoever stops there.
+        refused(&[stored(true, b"hello"), flush.clone()].concat(), 5);
+        refused(&[stored(true, b"hello"), stored(false, b"!!"), flush.clone()].concat(), 5);
+        refused(&[stored(false, b"hello"), vec![3, 0], flush.clone()].concat(), 5);
+        // The mark is within a stored block, of which more would have to come: some bytes of the
+        // next segment, or as many as a reader might add to say that there is none.
+        let marked = [&b"hello"[..], &mark].concat();
+        for (last, more) in (0..800).flat_map(|more| [(false, more), (true, more)]) {
+            if last || more > 0 {
+                let packed = open(last, &marked, more);
+                (5..12).chain([9 + usize::from(more)]).for_each(|len| refused(&packed, len));
+            }
+        }
+        // A distance that leads out of the segment: a match of three, one byte back.
+        refused(&[vec![0x02, 0x82, 0x00], flush].concat(), 3);
     }
 
     #[test]
     fn a_gzip_segment_ends_with_a_flush_and_takes_no_more() {
         let gzip = Codec::Gzip.format(None).unwrap();
         let packed = gzip.compressed(b"hello");
-        assert!(gzip.decompressed(&[&packed[..], &[0, 0, 0, 0xff, 0xff]].concat(), 5).is_ok());
-        assert!(gzip.decompressed(&[&packed[..], &[3, 0]].concat(), 5).is_err());
-        assert!(gzip.decompressed(&packed[..packed.len() - 5], 5).is_err());
+        assert!(decompressed(&*gzip, &[&packed[..], &[0, 0, 0, 0xff, 0xff]].concat(), 5).is_ok());
+        assert!(decompressed(&*gzip, &[&packed[..], &[3, 0]].concat(), 5).is_err());
+        assert!(decompressed(&*gzip, &packed[..packed.len() - 5], 5).is_err());
     }
 
     #[test]
@@ -438,7 +531,7 @@ mod tests {
             let gzip = Codec::Gzip.format(Some(level)).unwrap();
             let packed = gzip.compressed(&raw);
             assert!(packed.len() as u64 <= gzip.bound(raw.len() as u64), "level {level}");
-            assert_eq!(gzip.decompressed(&packed, raw.len()).unwrap(), raw);
+            assert_eq!(decompressed(&*gzip, &packed, raw.len()).unwrap(), raw);
         }
     }
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     Cancel, EntryFacts, EntryPath, FileEntry, Metadata, Notice, NoticeKind, Result,
-    manifest::{Consistency, Manifest, StoreNotice, SystemInfo},
+    manifest::{Consistency, Manifest, ReferenceCount, ReferenceEnd, StoreNotice, SystemInfo},
     record::Sha256Digest,
 };
 
@@ -28,6 +28,7 @@ fn golden() -> Vec<(String, Vec<u8>)> {
     }
     all.push(("empty.tar.gz".into(), archive(&Stores::new(), &Metadata::new(), Codec::Gzip)));
     all.push(("partial.tar.gz".into(), archive_with(&stores, &config, Codec::Gzip, partial)));
+    all.push(("selected.tar.gz".into(), archive_with(&stores, &config, Codec::Gzip, selected)));
     let blob = |content: Vec<u8>| Plain::Blob {
         name: "image".into(),
         masked: Vec::new(),
@@ -78,12 +79,34 @@ fn partial(writer: &mut ArchiveWriter<Vec<u8>>, manifest: &mut Manifest) {
     manifest.extra = [("later".to_owned(), json!({"unknown": true}))].into();
 }
 
+// An archive of some records, with what was counted of references, and all that a collection may say.
+fn selected(_: &mut ArchiveWriter<Vec<u8>>, manifest: &mut Manifest) {
+    manifest.selection =
+        vec!["store in [sql, up, v]".into(), "v/notes: project=\"a b\" and not tag=x".into()];
+    let notes = manifest.stores.get_mut("v").unwrap().collections.get_mut("notes").unwrap();
+    notes.selected_from = Some(1_000_000);
+    notes.statistics = [("entities".to_owned(), 2)].into();
+    notes.info.key = vec!["/id".into(), "/part".into()];
+    notes.info.model = Some("m-small".into());
+    notes.info.fields.project = Some("/project".into());
+    notes.info.fields.tags = Some("/tags".into());
+    notes.info.metadata = [("shards".to_owned(), json!(2))].into();
+    let (from, to) = (ReferenceEnd::field("v", "notes", "/file"), ReferenceEnd::key("up", "root"));
+    let mut counted = ReferenceCount::new(&from, &to);
+    (counted.required, counted.values, counted.dangling) = (true, 3, Some(1));
+    counted.examples = vec!["\"gone.txt\"".into()];
+    let mut unchecked = ReferenceCount::new(&to, &from);
+    unchecked.unchecked = Some("only some records were taken".into());
+    manifest.references = vec![counted, unchecked];
+}
+
 fn damaged() -> Vec<(String, Vec<u8>)> {
     let forged = [
         ("header", forgery::headers()),
         ("extension", forgery::extensions()),
         ("index", forgery::indexes()),
         ("both", forgery::agreements()),
+        ("segment", forgery::segments()),
     ];
     let name = |group: &str, what: &str| {
         let what = what.trim_start_matches("a ").trim_start_matches("an ");

@@ -1,10 +1,13 @@
 //! Archives whose every hash is right and whose content is hostile: each is refused, before
 //! anything is written.
 
+use std::{io::Read, sync::Arc};
+
 use super::{
     Archive, ArchiveWriter, Codec, EntryHead, PartEntry, PartKind, Salvage, VerifyMode,
     WriterOptions,
     buffers::Buffers,
+    codec::SegmentFormat,
     plain::{self, CREATED},
     scan, tar_block,
 };
@@ -15,6 +18,14 @@ pub(super) type Case = (&'static str, Vec<u8>);
 
 /// The sample's tar and parts, changed, in an archive that is sealed anew.
 fn forged(change: impl FnOnce(&mut Vec<u8>, &mut Vec<PartEntry>)) -> Vec<u8> {
+    forged_in(None, change)
+}
+
+// The same, its first segment compressed in a way of one's own.
+fn forged_in(
+    format: Option<Arc<dyn SegmentFormat>>,
+    change: impl FnOnce(&mut Vec<u8>, &mut Vec<PartEntry>),
+) -> Vec<u8> {
     let (stores, config) = plain::every_kind();
     let original = Archive::from_source(plain::archive(&stores, &config, Codec::None)).unwrap();
     let page = original.page(0).unwrap();
@@ -29,7 +40,50 @@ fn forged(change: impl FnOnce(&mut Vec<u8>, &mut Vec<PartEntry>)) -> Vec<u8> {
     let options = WriterOptions::default();
     let preamble = original.preamble().unwrap();
     let manifest = original.manifest().clone();
-    ArchiveWriter::forge(Vec::new(), &preamble, &options, &tar, &parts, manifest).unwrap().out
+    let forged =
+        ArchiveWriter::forge(Vec::new(), &preamble, &options, &tar, &parts, manifest, format);
+    forged.unwrap().out
+}
+
+// Gzip, but for the first segment.
+struct Tampered(Box<dyn SegmentFormat>, fn(&[u8]) -> Vec<u8>);
+
+impl SegmentFormat for Tampered {
+    fn head(&self) -> &'static [u8] {
+        self.0.head()
+    }
+    fn compress(&self, raw: &[u8], packed: &mut [u8]) -> Result<usize> {
+        if !raw.starts_with(b"backup.json") {
+            return self.0.compress(raw, packed);
+        }
+        let bytes = (self.1)(raw);
+        packed[..bytes.len()].copy_from_slice(&bytes);
+        Ok(bytes.len())
+    }
+    fn decompress(&self, packed: &[u8], raw: &mut [u8]) -> Result<()> {
+        self.0.decompress(packed, raw)
+    }
+    fn decompress_some(&self, packed: &[u8], limit: usize) -> Vec<u8> {
+        self.0.decompress_some(packed, limit)
+    }
+    fn run<'a>(&self, packed: Box<dyn Read + 'a>) -> Box<dyn Read + 'a> {
+        self.0.run(packed)
+    }
+    fn starts(&self, bytes: &[u8], base: u64) -> Vec<usize> {
+        self.0.starts(bytes, base)
+    }
+    fn measure(&self, packed: &[u8], raw_len: usize) -> Option<usize> {
+        self.0.measure(packed, raw_len)
+    }
+    fn tail(&self, crc32: u32, len: u64) -> Vec<u8> {
+        self.0.tail(crc32, len)
+    }
+}
+
+/// A stored block of deflate.
+pub(super) fn stored(last: bool, bytes: &[u8]) -> Vec<u8> {
+    let len = bytes.len() as u16;
+    [&[u8::from(last)], &len.to_le_bytes()[..], &(!len).to_le_bytes(), bytes].concat()
 }
 
 // What everyone who reads the archive does, in one.
@@ -45,6 +99,41 @@ fn read(bytes: Vec<u8>) -> Result<()> {
         part?;
     }
     Ok(())
+}
+
+// FAULTS 15, 17: a segment that is closed by a flush, and over before.
+pub(super) fn segments() -> Vec<Case> {
+    let cases: [(&str, fn(&[u8]) -> Vec<u8>); 4] = [
+        ("a last block before the flush", |raw| [stored(true, raw), stored(false, b"")].concat()),
+        ("a last block before others", |raw| {
+            [stored(true, raw), stored(false, b"hidden"), stored(false, b"")].concat()
+        }),
+        ("two last blocks", |raw| {
+            [stored(false, raw), vec![3, 0], stored(true, b""), stored(false, b"")].concat()
+        }),
+        ("bytes after its length", |raw| [stored(false, raw), stored(false, b"\0")].concat()),
+    ];
+    let case = |(what, pack): (_, fn(&[u8]) -> Vec<u8>)| {
+        let tampered = Tampered(Codec::Gzip.format(None).unwrap(), pack);
+        (what, forged_in(Some(Arc::new(tampered)), |_, _| {}))
+    };
+    cases.into_iter().map(case).collect()
+}
+
+#[test]
+fn a_segment_that_is_over_before_its_end_is_refused() {
+    let honest = Tampered(Codec::Gzip.format(None).unwrap(), |raw| {
+        [stored(false, raw), stored(false, b"")].concat()
+    });
+    read(forged_in(Some(Arc::new(honest)), |_, _| {})).unwrap();
+    for (what, archive) in segments() {
+        let error = read(archive.clone()).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
+        let archive = Archive::from_source(archive).unwrap();
+        let error = archive.verify(VerifyMode::Full, &Cancel::new(), &mut |_| {}).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}: {error}");
+        assert!(error.to_string().starts_with("a segment"), "{what}: {error}");
+    }
 }
 
 fn place(parts: &[PartEntry], path: &str) -> usize {

@@ -198,6 +198,19 @@ impl Segment {
         }
         Ok(())
     }
+
+    /// Compares what was read with the segment's hash; comes before anything is decompressed.
+    pub(super) fn check_hash(&self, packed: &[u8]) -> Result<()> {
+        if Sha256Digest::of(packed) == self.sha256 {
+            return Ok(());
+        }
+        Err(self.place(Error::new(ErrorKind::Corrupt, "the bytes do not match their hash")))
+    }
+
+    /// Says that an error is of this segment.
+    pub(super) fn place(&self, error: Error) -> Error {
+        error.on(format!("segment at offset {}", self.offset))
+    }
 }
 
 /// Takes a file of the archive's own (a page, the root) out of its segment's bytes, which

@@ -42,6 +42,8 @@ mod rescue;
 
 mod salvage;
 mod scan;
+#[cfg(feature = "libdeflate")]
+mod seal;
 mod segments;
 mod stream;
 mod tar_block;

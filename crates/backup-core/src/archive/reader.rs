@@ -257,23 +257,8 @@ pub(super) fn unpack(
     packed: &[u8],
     format: &dyn SegmentFormat,
 ) -> Result<Vec<u8>> {
-    let mut raw = vec![0; segment.tar_size as usize];
-    unpack_to(segment, packed, format, &mut raw)?;
-    Ok(raw)
-}
-
-/// As [`unpack`], into `raw`, which has the segment's length.
-pub(super) fn unpack_to(
-    segment: &Segment,
-    packed: &[u8],
-    format: &dyn SegmentFormat,
-    raw: &mut [u8],
-) -> Result<()> {
-    let place = |e: Error| e.on(format!("segment at offset {}", segment.offset));
-    if Sha256Digest::of(packed) != segment.sha256 {
-        return Err(place(Error::new(ErrorKind::Corrupt, "the bytes do not match their hash")));
-    }
-    format.decompress(packed, raw).map_err(place)
+    segment.check_hash(packed)?;
+    format.decompressed(packed, segment.tar_size as usize).map_err(|e| segment.place(e))
 }
 
 impl Trailer {

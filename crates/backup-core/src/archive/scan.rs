@@ -11,7 +11,7 @@ use super::{
     hashes::ContentHasher,
     index::Segment,
     read_at::fill,
-    reader::{Archive, Inner, Pages, unpack_to},
+    reader::{Archive, Inner, Pages},
     segments::{SEGMENT, thread_pool},
     tar_block,
 };
@@ -275,7 +275,8 @@ pub(super) fn load(inner: &Inner, segment: &Segment, buffers: &Buffers) -> Loade
     let mut packed = buffers.take(segment.size as usize);
     fill(&*inner.source, segment.offset, &mut packed)?;
     let mut raw = buffers.take(segment.tar_size as usize);
-    unpack_to(segment, &packed, &*inner.format, &mut raw)?;
+    segment.check_hash(&packed)?;
+    inner.format.decompress_buffer(&mut packed, &mut raw).map_err(|e| segment.place(e))?;
     let mut crc = Crc::new();
     crc.update(&raw);
     Ok((Bytes::from_owner(raw), crc))

@@ -203,6 +203,12 @@ impl<W: Write> SegmentWriter<W> {
         self.crc.clone().finalize()
     }
 
+    /// From here on segments are compressed in another way.
+    #[cfg(test)]
+    pub(super) fn tamper(&mut self, format: Arc<dyn SegmentFormat>) {
+        self.format = format;
+    }
+
     pub(super) fn format(&self) -> &dyn SegmentFormat {
         &*self.format
     }

@@ -498,8 +498,12 @@ impl<W: Write> ArchiveWriter<W> {
         tar: &[u8],
         parts: &[PartEntry],
         manifest: Manifest,
+        format: Option<std::sync::Arc<dyn super::codec::SegmentFormat>>,
     ) -> Result<Finished<W>> {
         let mut writer = Self::empty(out, preamble, options)?;
+        if let Some(format) = format {
+            writer.segments.tamper(format);
+        }
         // The list of checksums, which comes last, begins a segment.
         let last = parts.last().map_or(0, |part| part.offset as usize).min(tar.len());
         writer.segments.write(&tar[..last])?;
