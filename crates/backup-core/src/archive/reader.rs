@@ -22,7 +22,6 @@ use crate::{
     cancel::Cancel,
     error::{Error, ErrorKind, Result},
     manifest::{Manifest, PageRef, Preamble},
-    record::Sha256Digest,
 };
 
 /// Largest root.
