@@ -406,10 +406,13 @@ impl std::fmt::Debug for Entries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::archive::{
-        Codec,
-        plain::{End, archive_in_pieces, every_kind},
-        tests::sample,
+    use crate::{
+        archive::{
+            Codec,
+            plain::{End, archive_in_pieces, every_kind},
+            tests::sample,
+        },
+        record::Sha256Digest,
     };
 
     fn place(offset: u64, size: u64, tar_offset: u64, tar_size: u64) -> PageRef {
