@@ -45,8 +45,11 @@ fn forged_in(
     forged.unwrap().out
 }
 
+// Makes a segment of its bytes.
+type Pack = fn(&[u8]) -> Vec<u8>;
+
 // Gzip, but for the first segment.
-struct Tampered(Box<dyn SegmentFormat>, fn(&[u8]) -> Vec<u8>);
+struct Tampered(Box<dyn SegmentFormat>, Pack);
 
 impl SegmentFormat for Tampered {
     fn head(&self) -> &'static [u8] {
@@ -103,7 +106,7 @@ fn read(bytes: Vec<u8>) -> Result<()> {
 
 // FAULTS 15, 17: a segment that is closed by a flush, and over before.
 pub(super) fn segments() -> Vec<Case> {
-    let cases: [(&str, fn(&[u8]) -> Vec<u8>); 4] = [
+    let cases: [(&str, Pack); 4] = [
         ("a last block before the flush", |raw| [stored(true, raw), stored(false, b"")].concat()),
         ("a last block before others", |raw| {
             [stored(true, raw), stored(false, b"hidden"), stored(false, b"")].concat()
@@ -113,7 +116,7 @@ pub(super) fn segments() -> Vec<Case> {
         }),
         ("bytes after its length", |raw| [stored(false, raw), stored(false, b"\0")].concat()),
     ];
-    let case = |(what, pack): (_, fn(&[u8]) -> Vec<u8>)| {
+    let case = |(what, pack): (_, Pack)| {
         let tampered = Tampered(Codec::Gzip.format(None).unwrap(), pack);
         (what, forged_in(Some(Arc::new(tampered)), |_, _| {}))
     };
