@@ -1,7 +1,7 @@
 //! Stores at servers: each kind behind a feature of its own, and none of them in the usual build,
 //! which opens no socket.
 
-use backup_kit::{Result, Stores};
+use backup_kit::{Error, ErrorKind, Result, Stores};
 
 #[cfg(feature = "servers")]
 use crate::config::Server;
@@ -16,16 +16,23 @@ pub(crate) fn add(stores: Stores, store: &Store) -> Result<Stores> {
         }
         #[cfg(not(feature = "qdrant"))]
         Kind::Qdrant(_) => Err(missing("qdrant")),
+        #[cfg(feature = "redis")]
+        Kind::Redis(server) => {
+            redis(server).map(|adapter| crate::stores::add(stores, store, adapter))
+        }
+        #[cfg(not(feature = "redis"))]
         Kind::Redis(_) => Err(missing("redis")),
-        Kind::Neo4j(_) => Err(missing("neo4j")),
+        Kind::Neo4j(_) => {
+            let what = "this version of the tool has no stores of kind neo4j yet";
+            Err(Error::new(ErrorKind::Unsupported, what))
+        }
         Kind::Sqlite { .. } | Kind::Files { .. } => Ok(stores),
     }
     .map_err(|e| e.on(&store.name))
 }
 
-fn missing(feature: &str) -> backup_kit::Error {
-    use backup_kit::{Error, ErrorKind};
-
+#[cfg(not(all(feature = "qdrant", feature = "redis")))]
+fn missing(feature: &str) -> Error {
     let what = format!("this build of the tool has no stores of kind {feature}");
     Error::new(ErrorKind::Unsupported, what).advise(format!(
         "build it with that feature: cargo install --path examples/cli --features {feature}"
@@ -41,8 +48,7 @@ fn within<T>(open: impl FnOnce() -> Result<T>) -> Result<T> {
     static RUNTIME: OnceLock<Runtime> = OnceLock::new();
     if RUNTIME.get().is_none() {
         let made = Builder::new_multi_thread().worker_threads(2).enable_all().build();
-        let made =
-            made.map_err(|e| backup_kit::Error::io("no runtime for stores at servers", e))?;
+        let made = made.map_err(|e| Error::io("no runtime for stores at servers", e))?;
         // One that was made meanwhile is as good.
         let _ = RUNTIME.set(made);
     }
@@ -65,6 +71,18 @@ fn qdrant(server: &Server) -> Result<backup_kit::qdrant::QdrantStore> {
     }
     if server.form == Form::Native {
         options = options.native();
+    }
+    within(|| options.open())
+}
+
+#[cfg(feature = "redis")]
+fn redis(server: &Server) -> Result<backup_kit::redis::RedisStore> {
+    let mut options = backup_kit::redis::RedisStore::options(&server.url).keys(&server.keys);
+    if let Some(user) = &server.user {
+        options = options.username(user);
+    }
+    if let Some(password) = &server.secret {
+        options = options.password(&password.fetch()?);
     }
     within(|| options.open())
 }
