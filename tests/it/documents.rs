@@ -84,11 +84,15 @@ fn every_fault_of_the_table_has_a_test_that_is_there() {
             let (file, name) = name.and_then(|name| name.split_once("::")).expect(row);
             let source = read(file);
             let lines: Vec<_> = source.lines().map(str::trim_start).collect();
-            let is_test =
-                |pair: &[&str]| pair[0] == "#[test]" && pair[1].starts_with(&format!("fn {name}("));
+            let is_test = |pair: &[&str]| {
+                (pair[0] == "#[test]" && pair[1].starts_with(&format!("fn {name}(")))
+                    || (pair[0].starts_with("#[tokio::test")
+                        && pair[1].starts_with(&format!("async fn {name}(")))
+            };
             assert!(lines.windows(2).any(is_test), "{number}: there is no test {name} in {file}");
         }
     }
-    let expected = (1..=22).chain(34..=40).chain(42..=53).chain(64..=72).chain(75..=76);
-    assert_eq!(numbers, expected.collect::<Vec<_>>());
+    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+    let mut expected = (1..=22).chain(34..=40).chain(42..=55).chain(57..=72).chain(75..=76);
+    assert!(expected.all(|number| numbers.contains(&number)), "{numbers:?}");
 }
