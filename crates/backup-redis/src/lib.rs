@@ -16,6 +16,8 @@
 //! of a whole database is staged in an empty one, verified, and swapped in; one of some keys, or
 //! into a cluster, is staged beside the live keys and renamed key by key. Live keys come back as
 //! they were when it is undone.
+//!
+//! [`RdbFile`] reads a snapshot file (`dump.rdb`) as the same records, without a server.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -26,6 +28,7 @@ mod model;
 mod naming;
 mod options;
 mod place;
+mod rdb;
 mod reader;
 mod records;
 mod rename;
@@ -41,6 +44,7 @@ mod token;
 mod write;
 
 pub use options::{Consistency, Expiry, RedisOptions};
+pub use rdb::RdbFile;
 pub use store::RedisStore;
 
 /// What the manifest calls a store of Redis.
