@@ -17,7 +17,7 @@ CRATES = {
     "backup-kit-cli": "examples/cli/src/",
 }
 # So new that their figure is not known yet: it is printed and holds nobody up.
-NEW = {"backup-neo4j", "backup-redis"}
+NEW = {"backup-neo4j"}
 TEST_FILE = re.compile(r"#\[cfg\(test\)\]\n(?:pub\(\w+\) )?mod (\w+);")
 TEST_MODULE = re.compile(r"#\[cfg\(test\)\]\nmod \w+ \{")
 
