@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use backup_core::{
-    Filter, Result,
+    Error, ErrorKind, Filter, Result,
     record::{BatchBuilder, Key, RecordBatch},
 };
 
@@ -229,6 +229,8 @@ pub(crate) struct Relationships {
     /// Nodes with too many relationships to keep them: asked for again, sorted.
     crowds: Vec<i64>,
     sorted: bool,
+    /// Nodes whose relationships were read: none may come again.
+    read: Numbers,
     /// Which nodes are there, where not all are.
     kept: Option<Numbers>,
     /// How many of each type have an end that is not there.
@@ -262,8 +264,12 @@ struct Order {
 impl Order {
     fn all(&self) -> Statement {
         let Self { types, ends } = self;
-        // Behind a WITH the server goes from node to node, so that what begins at one comes in a row.
-        Statement::new(format!("MATCH (a) WITH a MATCH (a)-[r{types}]->(b) RETURN {ends}"))
+        // What begins at one node has to come in a row. A `WITH a` alone does not see to that: where
+        // there are more relationships than nodes the server reads them as they were made.
+        Statement::new(format!(
+            "MATCH (n) WITH id(n) AS i MATCH (a) WHERE id(a) = i \
+             MATCH (a)-[r{types}]->(b) RETURN {ends}"
+        ))
     }
 
     fn of(&self, node: i64) -> Statement {
@@ -311,6 +317,7 @@ impl Relationships {
             from: None,
             crowds: Vec::new(),
             sorted: false,
+            read: Numbers::default(),
             kept,
             cut: BTreeMap::new(),
             pending: Vec::new(),
@@ -359,6 +366,15 @@ impl Relationships {
         let same = self.from.as_ref().is_some_and(|(id, _)| *id == from_id);
         if !same {
             self.close_group()?;
+            if !self.sorted {
+                if self.read.contains(from_id) {
+                    return Err(Error::new(
+                        ErrorKind::Unsupported,
+                        "the server does not read relationships node by node",
+                    ));
+                }
+                self.read.insert(from_id);
+            }
             self.from = Some((from_id, self.ends.tell(from)?));
         } else if !self.sorted && self.crowds.last() == Some(&from_id) {
             return Ok(());
