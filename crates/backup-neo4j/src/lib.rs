@@ -3,6 +3,8 @@
 //! A [`Neo4jStore`] is one database of one server, 5.x or later, of any edition. It needs a Tokio
 //! runtime, in which it is made and which has to go on running while it is used.
 //!
+//! A [`Neo4jDump`] is a database that is stopped, in the server's own form.
+//!
 //! # Nodes
 //! Nodes with the same set of labels are a **collection**, named after the labels in the order of
 //! their bytes, with a colon between them: `Person`, `Employee:Person`. Nodes without a label are the
@@ -59,6 +61,7 @@
 mod bolt;
 mod client;
 mod describe;
+mod dump;
 mod error;
 mod names;
 mod options;
@@ -68,6 +71,7 @@ mod schema;
 mod source;
 mod value;
 
+pub use dump::Neo4jDump;
 pub use options::{Neo4jOptions, Neo4jStore};
 
 /// What the manifest calls a store of Neo4j.

@@ -1,5 +1,6 @@
 //! The adapter against a real server.
 
+mod dump;
 mod faults;
 mod kit;
 mod selection;
