@@ -52,6 +52,16 @@ pub(crate) struct Primary {
     pub(crate) slots: Option<Ranges>,
 }
 
+/// How one server is reached, secrets included.
+pub(crate) struct Peer {
+    pub(crate) addr: ConnectionAddr,
+    pub(crate) username: Option<String>,
+    pub(crate) password: Option<String>,
+    pub(crate) root_certificate: Option<Vec<u8>>,
+    /// How long it may be silent.
+    pub(crate) timeout: Duration,
+}
+
 /// A connection to one logical database of one server. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Node {
@@ -115,13 +125,42 @@ impl Client {
 
     /// The server that the address names, or that the sentinels name as primary.
     pub(crate) async fn first(&self, db: u32) -> Result<Node> {
-        match &self.inner.sentinel {
-            None => self.connect(self.inner.info.addr().clone(), db).await,
-            Some(name) => {
-                let address = self.ask_sentinel(name).await?;
-                self.at(Some(&address), db).await
-            }
-        }
+        self.at(None, db).await
+    }
+
+    /// A server of the cluster, or the one of the address.
+    pub(crate) async fn at(&self, address: Option<&Address>, db: u32) -> Result<Node> {
+        self.connect(self.addr(address).await?, db).await
+    }
+
+    /// What a connection of another kind needs to such a server.
+    pub(crate) async fn peer(&self, address: Option<&Address>) -> Result<Peer> {
+        let settings = self.inner.info.redis_settings();
+        Ok(Peer {
+            addr: self.addr(address).await?,
+            username: settings.username().map(str::to_owned),
+            password: settings.password().map(str::to_owned),
+            root_certificate: self.inner.certificates.as_ref().and_then(|c| c.root_cert.clone()),
+            timeout: self.inner.timeout,
+        })
+    }
+
+    async fn addr(&self, address: Option<&Address>) -> Result<ConnectionAddr> {
+        let named = self.inner.info.addr();
+        let Address { host, port } = match (address, &self.inner.sentinel) {
+            (Some(address), _) => address.clone(),
+            (None, Some(name)) => self.ask_sentinel(name).await?,
+            (None, None) => return Ok(named.clone()),
+        };
+        Ok(match named {
+            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
+                host,
+                port,
+                insecure: *insecure,
+                tls_params: tls_params.clone(),
+            },
+            _ => ConnectionAddr::Tcp(host, port),
+        })
     }
 
     async fn ask_sentinel(&self, name: &str) -> Result<Address> {
@@ -135,21 +174,6 @@ impl Client {
         };
         let port = u16::try_from(reply::integer(&port)?).map_err(|_| reply::odd("a port"))?;
         Ok(Address { host: reply::text(host)?, port })
-    }
-
-    /// A server of the cluster, or the one of the address.
-    pub(crate) async fn at(&self, address: Option<&Address>, db: u32) -> Result<Node> {
-        let Some(Address { host, port }) = address else { return Box::pin(self.first(db)).await };
-        let addr = match self.inner.info.addr() {
-            ConnectionAddr::TcpTls { insecure, tls_params, .. } => ConnectionAddr::TcpTls {
-                host: host.clone(),
-                port: *port,
-                insecure: *insecure,
-                tls_params: tls_params.clone(),
-            },
-            _ => ConnectionAddr::Tcp(host.clone(), *port),
-        };
-        self.connect(addr, db).await
     }
 
     async fn connect(&self, addr: ConnectionAddr, db: u32) -> Result<Node> {

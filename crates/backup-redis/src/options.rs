@@ -29,6 +29,7 @@ pub struct RedisOptions {
     globs: Option<GlobSet>,
     pub(crate) look_inside: bool,
     pub(crate) consistency: Consistency,
+    pub(crate) snapshot_on_disk: bool,
     pub(crate) spare: Option<u32>,
     pub(crate) expiry: Expiry,
     pub(crate) after_switch: Option<Hook>,
@@ -47,6 +48,15 @@ pub enum Consistency {
     /// One moment: the server holds writers back (`CLIENT PAUSE … WRITE`) until all is read, at
     /// most this long. What takes longer is an error, and writers go on at the latest then.
     Paused(Duration),
+    /// One moment: that at which the server forks for a replica, which sees all of it and is
+    /// this backup (`PSYNC`). The application is not held back while it is read. In a cluster
+    /// writers are, until every primary has forked.
+    ///
+    /// The time is the longest that this may take: a server lets a snapshot that is under way
+    /// end first, and waits for `repl-diskless-sync-delay` (5 seconds by default) for other
+    /// replicas. It needs memory for what is changed while it is read, as for any replica. The
+    /// user needs the rights `+psync +replconf`; servers of providers often have neither.
+    Snapshot(Duration),
 }
 
 /// What becomes of the deadlines of keys at a restore.
@@ -83,6 +93,7 @@ impl RedisOptions {
             globs: None,
             look_inside: true,
             consistency: Consistency::Fuzzy,
+            snapshot_on_disk: false,
             spare: None,
             expiry: Expiry::Deadline,
             after_switch: None,
@@ -213,6 +224,16 @@ impl RedisOptions {
     #[must_use]
     pub fn consistency(mut self, consistency: Consistency) -> Self {
         self.consistency = consistency;
+        self
+    }
+
+    /// Has the server write a [snapshot](Consistency::Snapshot) to its own disk first, whatever
+    /// its `repl-diskless-sync` says: there needs to be room for it. The server begins at once, and
+    /// the backup may be as slow as it likes, where a server that sends it straight from its
+    /// fork gives up on a reader that stands still for `repl-timeout` (60 seconds by default).
+    #[must_use]
+    pub fn snapshot_on_disk(mut self) -> Self {
+        self.snapshot_on_disk = true;
         self
     }
 

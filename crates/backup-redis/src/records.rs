@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use backup_core::{
@@ -132,6 +132,19 @@ impl Records {
             self.lanes.insert(id.clone(), lane);
         }
         Ok(self.lanes.get_mut(&id).and_then(Option::as_mut))
+    }
+}
+
+/// Collections whose schema was given.
+#[derive(Default)]
+pub(crate) struct Announced(Mutex<BTreeSet<String>>);
+
+impl Announced {
+    /// Not a schema that was given already, by another partition.
+    pub(crate) fn is_new(&self, part: &Part) -> bool {
+        let Part::Schema(schema) = part else { return true };
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.insert(schema.collection.clone())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     fs::File,
+    io::Read,
     path::{Path, PathBuf},
 };
 
@@ -9,6 +10,7 @@ use backup_core::{Content, Error, Part, Result, record::Tally};
 
 use super::Items;
 use crate::{
+    model::Item,
     naming::{self, Naming, Prefixes},
     records::Records,
 };
@@ -70,20 +72,11 @@ impl RdbFile {
         for db in &self.databases {
             records.announce(*db)?;
         }
-        let mut items = Items::new(file);
-        while let Some(item) = items.next().map_err(on)? {
-            if self.databases.contains(&item.db) && !naming::is_own(&item.key) {
-                records.push(&item)?;
-            }
-            while let Some(part) = records.next() {
-                take(part)?;
-            }
-        }
-        records.finish()?;
-        while let Some(part) = records.next() {
-            take(part)?;
-        }
-        Ok(())
+        let push = |records: &mut Records, item: Item| {
+            let ours = self.databases.contains(&item.db) && !naming::is_own(&item.key);
+            if ours { records.push(&item) } else { Ok(()) }
+        };
+        read_to_end(file, records, push, &mut take).map_err(on)
     }
 
     /// Counts and digests of what the file holds.
@@ -107,4 +100,26 @@ impl RdbFile {
         })?;
         Ok(content)
     }
+}
+
+/// Hands the parts of a snapshot to `take`; `push` chooses what of it becomes records.
+pub(crate) fn read_to_end(
+    input: impl Read,
+    mut records: Records,
+    mut push: impl FnMut(&mut Records, Item) -> Result<()>,
+    mut take: impl FnMut(Part) -> Result<()>,
+) -> Result<()> {
+    let mut items = Items::new(input);
+    while let Some(item) = items.next()? {
+        push(&mut records, item)?;
+        while let Some(part) = records.next() {
+            take(part)?;
+        }
+    }
+    items.at_end()?;
+    records.finish()?;
+    while let Some(part) = records.next() {
+        take(part)?;
+    }
+    Ok(())
 }

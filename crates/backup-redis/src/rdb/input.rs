@@ -69,18 +69,25 @@ impl<R: Read> Input<R> {
 
     /// Makes sure that there is at least one byte to take.
     fn fill(&mut self) -> Result<()> {
+        if self.is_over()? {
+            return Err(self.corrupt("a snapshot ends before its end mark"));
+        }
+        Ok(())
+    }
+
+    /// Whether there is nothing more to take.
+    pub(super) fn is_over(&mut self) -> Result<bool> {
         if self.at < self.end {
-            return Ok(());
+            return Ok(false);
         }
         self.hash();
         self.before += self.at as u64;
         (self.at, self.end, self.hashed) = (0, 0, 0);
         loop {
             match self.inner.read(&mut self.buffer) {
-                Ok(0) => return Err(self.corrupt("a snapshot ends before its end mark")),
                 Ok(n) => {
                     self.end = n;
-                    return Ok(());
+                    return Ok(n == 0);
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(Error::io("a snapshot could not be read", e)),

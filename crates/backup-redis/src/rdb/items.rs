@@ -48,6 +48,11 @@ impl<R: Read> Items<R> {
         }
     }
 
+    /// Refuses what stands behind the end.
+    pub(super) fn at_end(&mut self) -> Result<()> {
+        self.reader.at_end()
+    }
+
     fn take(&mut self, event: Event) -> Option<ItemPart> {
         match event {
             // Facts about the file and libraries of functions are no keys.

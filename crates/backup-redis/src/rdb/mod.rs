@@ -22,6 +22,7 @@ mod tests;
 mod value;
 
 pub use file::RdbFile;
+pub(crate) use file::read_to_end;
 
 use event::{Event, Key, Kind};
 use items::Items;

@@ -66,6 +66,14 @@ impl<R: Read> Reader<R> {
         event
     }
 
+    /// Refuses what stands behind the end.
+    pub(super) fn at_end(&mut self) -> Result<()> {
+        if self.input.is_over()? {
+            return Ok(());
+        }
+        Err(self.input.corrupt("something stands behind the end of a snapshot"))
+    }
+
     fn step(&mut self) -> Result<Option<Event>> {
         let header = match self.header {
             Some(header) => header,

@@ -50,13 +50,13 @@ impl Host {
 struct Servers {
     make: fn() -> Host,
     url_end: &'static str,
-    paused: bool,
+    consistency: Consistency,
     idle: Mutex<Vec<Host>>,
 }
 
 impl Servers {
     fn new(make: fn() -> Host) -> Self {
-        Self { make, url_end: "", paused: false, idle: Mutex::default() }
+        Self { make, url_end: "", consistency: Consistency::Fuzzy, idle: Mutex::default() }
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Host>> {
@@ -123,11 +123,7 @@ impl<'a> Harness for Kit<'a> {
     async fn open(&self, place: &Place<'a>) -> Result<RedisStore> {
         let url = format!("{}{}", place.host().url(), self.0.url_end);
         let options = RedisStore::options(&url).every_prefix();
-        if self.0.paused {
-            let consistency = Consistency::Paused(Duration::from_secs(60));
-            return options.consistency(consistency).connect().await;
-        }
-        options.connect().await
+        options.consistency(self.0.consistency).connect().await
     }
 
     async fn fill(&self, place: &Place<'a>, data: &Dataset) -> Result<()> {
@@ -153,7 +149,7 @@ impl<'a> Harness for Kit<'a> {
 
     async fn change(&self, place: &Place<'a>) -> Result<()> {
         let command: [&[u8]; 3] = [b"SET", b"notes:999999", b"another"];
-        if self.0.paused {
+        if matches!(self.0.consistency, Consistency::Paused(_)) {
             // It is held back until the session is closed.
             let mut raws = place.host().raws();
             std::thread::spawn(move || drop(raws[0].try_run(&command)));
@@ -209,7 +205,25 @@ fn one_server_with_resp3() {
 fn one_server_that_holds_writers_back() {
     if available() {
         let mut servers = Servers::new(|| Host::One(Server::start(&[])));
-        servers.paused = true;
+        servers.consistency = Consistency::Paused(Duration::from_secs(60));
+        backup_conformance::run(&Kit(&servers));
+    }
+}
+
+#[test]
+fn snapshots_of_one_server() {
+    if available() {
+        let mut servers = Servers::new(|| Host::One(Server::start(&[])));
+        servers.consistency = Consistency::Snapshot(Duration::from_secs(60));
+        backup_conformance::run(&Kit(&servers));
+    }
+}
+
+#[test]
+fn snapshots_of_a_cluster() {
+    if available() {
+        let mut servers = Servers::new(|| Host::Three(Cluster::start()));
+        servers.consistency = Consistency::Snapshot(Duration::from_secs(60));
         backup_conformance::run(&Kit(&servers));
     }
 }

@@ -524,10 +524,12 @@ async fn tls_is_checked_against_the_certificate_that_is_given() {
     let url = format!("rediss://localhost:{tls}");
     let with =
         |ca: &str| RedisStore::options(&url).root_certificate(std::fs::read(path(ca)).unwrap());
-    let store = with("ca.crt").connect().await.unwrap();
-    let session = pin(&store).await;
-    assert_eq!(read(&*session).await.unwrap(), 1);
-    session.close().await.unwrap();
+    for consistency in [Consistency::Fuzzy, Consistency::Snapshot(Duration::from_secs(60))] {
+        let store = with("ca.crt").consistency(consistency).connect().await.unwrap();
+        let session = pin(&store).await;
+        assert_eq!(read(&*session).await.unwrap(), 1);
+        session.close().await.unwrap();
+    }
     for wrong in [with("other.crt"), RedisStore::options(&url)] {
         let error = wrong.connect().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Unreachable, "{error:?}");

@@ -7,3 +7,4 @@ mod faults;
 mod merge;
 mod rich;
 mod server;
+mod snapshot;

@@ -33,7 +33,7 @@ impl Fill<'_> {
     }
 }
 
-fn fill(raws: &mut [Raw]) {
+pub(crate) fn fill(raws: &mut [Raw]) {
     let mut to = Fill(raws);
     to.words("SET text:plain hello");
     to.words("SET text:number 42");
@@ -240,7 +240,7 @@ async fn what_expired_meanwhile_is_gone_and_remaining_time_can_be_given_again() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_writer_at_full_speed_never_splits_a_pair_of_a_paused_backup() {
+async fn a_writer_at_full_speed_never_splits_a_pair() {
     if !available() {
         return;
     }
@@ -249,7 +249,9 @@ async fn a_writer_at_full_speed_never_splits_a_pair_of_a_paused_backup() {
     for number in 0..3000 {
         filler.run(&format!("SET filler:{number} {number}"));
     }
-    for consistency in [Consistency::Fuzzy, Consistency::Paused(Duration::from_secs(60))] {
+    let most = Duration::from_secs(60);
+    for consistency in [Consistency::Fuzzy, Consistency::Paused(most), Consistency::Snapshot(most)]
+    {
         let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
         let (mut raw, stopped) = (from.raw(), std::sync::Arc::clone(&stop));
         let writer = std::thread::spawn(move || {
