@@ -17,7 +17,9 @@
 //! into a cluster, is staged beside the live keys and renamed key by key. Live keys come back as
 //! they were when it is undone.
 //!
-//! [`RdbFile`] reads a snapshot file (`dump.rdb`) as the same records, without a server.
+//! A backup may also be the server's own snapshot ([`native`](RedisOptions::native)), which
+//! [`RedisFolder`] restores to a server that is stopped. [`RdbFile`] reads such a file (`dump.rdb`) as the
+//! same records, without a server.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -27,6 +29,7 @@ mod large;
 mod live;
 mod model;
 mod naming;
+mod native;
 mod options;
 mod pause;
 mod place;
@@ -47,6 +50,7 @@ mod swap;
 mod token;
 mod write;
 
+pub use native::RedisFolder;
 pub use options::{Consistency, Expiry, RedisOptions};
 pub use rdb::RdbFile;
 pub use store::RedisStore;

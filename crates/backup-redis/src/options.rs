@@ -30,6 +30,7 @@ pub struct RedisOptions {
     pub(crate) look_inside: bool,
     pub(crate) consistency: Consistency,
     pub(crate) snapshot_on_disk: bool,
+    pub(crate) native: bool,
     pub(crate) spare: Option<u32>,
     pub(crate) expiry: Expiry,
     pub(crate) after_switch: Option<Hook>,
@@ -94,6 +95,7 @@ impl RedisOptions {
             look_inside: true,
             consistency: Consistency::Fuzzy,
             snapshot_on_disk: false,
+            native: false,
             spare: None,
             expiry: Expiry::Deadline,
             after_switch: None,
@@ -237,6 +239,18 @@ impl RedisOptions {
         self
     }
 
+    /// Backs up the server's own [snapshot](Consistency::Snapshot) as one file, with all logical
+    /// databases, functions and whatever modules keep: to be restored to a server of the same
+    /// version or a newer one that is stopped ([`RedisFolder`](crate::RedisFolder)), or to be read
+    /// as records ([`RdbFile::in_archive`](crate::RdbFile::in_archive)). It is begun within a
+    /// minute, where no other consistency `Snapshot` is named. Not for clusters, and not for a
+    /// store of some keys.
+    #[must_use]
+    pub fn native(mut self) -> Self {
+        self.native = true;
+        self
+    }
+
     /// The empty logical database in which a restore stages; by default one that is found to
     /// be empty.
     #[must_use]
@@ -265,6 +279,15 @@ impl RedisOptions {
     /// # Errors
     /// No Tokio runtime, an address that is none, a pattern that is none.
     pub fn open(mut self) -> Result<RedisStore> {
+        if self.native {
+            if !self.keys.is_empty() || !self.types.is_empty() {
+                let what = "a native backup is of all keys";
+                return Err(Error::new(ErrorKind::InvalidInput, what));
+            }
+            if !matches!(self.consistency, Consistency::Snapshot(_)) {
+                self.consistency = Consistency::Snapshot(Duration::from_secs(60));
+            }
+        }
         if !self.keys.is_empty() {
             self.globs = Some(globs(&self.keys)?);
         }

@@ -30,6 +30,8 @@ pub(crate) struct Records {
     /// Collections that are wanted; `None`: all.
     only: Option<BTreeSet<String>>,
     lanes: BTreeMap<(u32, Option<String>), Option<Lane>>,
+    /// Bytes of the batches of all lanes.
+    pending: usize,
     ready: VecDeque<Part>,
 }
 
@@ -48,6 +50,7 @@ impl Records {
             look_inside,
             only,
             lanes: BTreeMap::new(),
+            pending: 0,
             ready: VecDeque::new(),
         }
     }
@@ -69,12 +72,16 @@ impl Records {
         let (prefix, rest) = naming.split(&item.key);
         let look_inside = self.look_inside;
         let Some(lane) = self.lane(item.db, prefix)? else { return Ok(()) };
+        let before = lane.batch.byte_size();
         model::push(&mut lane.batch, &model::record_key(rest), &item.part, look_inside)?;
         lane.count += 1;
-        if lane.batch.is_full() {
-            let batch = lane.take()?;
+        let after = lane.batch.byte_size();
+        let full = lane.batch.is_full().then(|| lane.take()).transpose()?;
+        self.pending += after - before;
+        if let Some(batch) = full {
+            self.pending -= after;
             self.ready.push_back(Part::Records(batch));
-        } else if self.lanes.len() > 4 {
+        } else if self.pending >= MOST_PENDING {
             self.shed()?;
         }
         Ok(())
@@ -101,14 +108,11 @@ impl Records {
         Ok(())
     }
 
-    // Ends the largest batch where all of them together are too large.
+    // Ends the largest batch: all of them together are too large.
     fn shed(&mut self) -> Result<()> {
-        let sizes = || self.lanes.values().flatten().map(|lane| lane.batch.byte_size());
-        if sizes().sum::<usize>() < MOST_PENDING {
-            return Ok(());
-        }
         let largest = self.lanes.values_mut().flatten().max_by_key(|lane| lane.batch.byte_size());
         if let Some(lane) = largest {
+            self.pending -= lane.batch.byte_size();
             let batch = lane.take()?;
             self.ready.push_back(Part::Records(batch));
         }

@@ -9,7 +9,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use backup_core::{Cancel, Error, Part, Partition, PinRequest, Result};
+use backup_core::{Cancel, Error, ErrorKind, Metadata, Part, Partition, PinRequest, Result};
+use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
     client::{Client, Primary},
     model::{Body, Element, Item, ItemPart},
     naming::is_own,
+    native,
     options::RedisOptions,
     pause::Pause,
     rdb,
@@ -51,6 +53,19 @@ pub(crate) async fn take(
     most: Duration,
 ) -> Result<Taken> {
     let client = &store.client;
+    if store.options.native {
+        let several = primaries.iter().any(|primary| primary.slots.is_some());
+        let refused = match request.collections.first() {
+            _ if several => Some(("a cluster has no snapshot of its own", "its servers")),
+            Some(name) => Some(("a native backup is not of some collections", name.as_str())),
+            None => None,
+        };
+        if let Some((what, on)) = refused {
+            return Err(Error::new(ErrorKind::Unsupported, what)
+                .on(on)
+                .advise("back up records, which is the default"));
+        }
+    }
     if primaries.len() < 2 {
         return fork(store, primaries, request, Instant::now() + most).await;
     }
@@ -72,7 +87,7 @@ async fn fork(
     let (mut partitions, mut begun) = (Vec::new(), Vec::new());
     for (number, primary) in primaries.iter().enumerate() {
         let peer = store.client.peer(primary.address.as_ref()).await?;
-        let (after, now_ms) = before(&store.client, primary).await?;
+        let (after, now_ms, version) = before(&store.client, primary).await?;
         let reading = Reading {
             options: Arc::clone(&store.options),
             asked: request.collections.clone(),
@@ -84,13 +99,18 @@ async fn fork(
         ends.0.push(Arc::clone(&stop));
         let (tell, told) = oneshot::channel();
         let (send, receive) = mpsc::channel(AHEAD);
+        let native = store.options.native.then(|| Metadata::from(version));
         let (on_disk, cancel) = (store.options.snapshot_on_disk, request.cancel.clone());
         let work = move || match replica::begin(&peer, on_disk, after, until, &stop) {
             Err(error) => drop(tell.send(Err(error))),
             Ok((mark, link)) => {
                 // Nobody waits for anything where the session was dropped.
+                let shown = mark.to_string();
                 if tell.send(Ok(mark)).is_ok()
-                    && let Err(error) = reading.run(link, &send, &cancel)
+                    && let Err(error) = match &native {
+                        Some(metadata) => whole(link, metadata.clone(), shown, &send),
+                        None => reading.run(link, &send, &cancel),
+                    }
                 {
                     let _ = send.blocking_send(Err(error.on(&peer.addr)));
                 }
@@ -115,13 +135,30 @@ async fn fork(
 }
 
 /// How far the server's stream had come, and what its clock showed, before it was asked.
-async fn before(client: &Client, primary: &Primary) -> Result<(u64, i64)> {
+async fn before(client: &Client, primary: &Primary) -> Result<(u64, i64, [(String, Value); 1])> {
     let node = client.at(primary.address.as_ref(), 0).await?;
     let offset = node.info("replication").await?.number("master_repl_offset");
     let mut time = reply::list(node.one(&redis::cmd("TIME")).await?)?.into_iter();
     let mut part = || reply::integer(&time.next().ok_or_else(|| reply::odd("TIME"))?);
     let (seconds, micros) = (part()?, part()?);
-    Ok((offset.unwrap_or(0), seconds.saturating_mul(1000).saturating_add(micros / 1000)))
+    let now_ms = seconds.saturating_mul(1000).saturating_add(micros / 1000);
+    let server = node.info("server").await?;
+    let version = server.get("redis_version").unwrap_or_default();
+    Ok((offset.unwrap_or(0), now_ms, [("server_version".to_owned(), version.into())]))
+}
+
+/// One server's snapshot as it comes.
+fn whole(
+    link: Link,
+    mut metadata: Metadata,
+    mark: String,
+    send: &mpsc::Sender<Result<Part>>,
+) -> Result<()> {
+    metadata.insert("mark".to_owned(), mark.into());
+    let body = link.body()?;
+    let len = body.len();
+    native::dump(body, len, metadata, send);
+    Ok(())
 }
 
 /// One server's snapshot into records.

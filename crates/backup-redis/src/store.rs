@@ -76,8 +76,9 @@ impl Adapter for RedisStore {
 
     fn capabilities(&self) -> Capabilities {
         let mut can = Capabilities::default();
-        can.records = true;
-        can.elements = true;
+        can.records = !self.options.native;
+        can.elements = !self.options.native;
+        can.blobs = self.options.native;
         can.collections = !self.options.names_rest() || self.options.naming().databases().len() > 1;
         can.undo = true;
         can.merge = true;

@@ -1,17 +1,25 @@
 //! A file that a server wrote, read without one.
 
 use std::{
+    fmt,
     fs::File,
-    io::Read,
+    io::{self, Read},
     path::{Path, PathBuf},
 };
 
-use backup_core::{Content, Error, Part, Result, record::Tally};
+use backup_core::{
+    ByteStream, Cancel, Content, Error, ErrorKind, Part, Result,
+    archive::{Archive, PartStream},
+    record::Tally,
+};
+use bytes::Bytes;
+use futures::{StreamExt, executor::block_on};
 
 use super::Items;
 use crate::{
     model::Item,
     naming::{self, Naming, Prefixes},
+    native::DUMP,
     records::Records,
 };
 
@@ -30,17 +38,30 @@ use crate::{
 /// }
 /// # Ok::<(), backup_core::Error>(())
 /// ```
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct RdbFile {
-    path: PathBuf,
+    place: Place,
     databases: Vec<u32>,
+}
+
+#[derive(Clone)]
+enum Place {
+    Path(PathBuf),
+    Archive(Archive, String),
 }
 
 impl RdbFile {
     /// The file at `path`, of which database 0 is read. It is not opened yet.
     #[must_use]
     pub fn new(path: impl AsRef<Path>) -> Self {
-        Self { path: path.as_ref().to_owned(), databases: vec![0] }
+        Self { place: Place::Path(path.as_ref().to_owned()), databases: vec![0] }
+    }
+
+    /// The snapshot that a [native](crate::RedisOptions::native) backup of `store` holds. It is
+    /// read from the archive as it is needed, and nothing is unpacked on the disk.
+    #[must_use]
+    pub fn in_archive(archive: &Archive, store: &str) -> Self {
+        Self { place: Place::Archive(archive.clone(), store.to_owned()), databases: vec![0] }
     }
 
     /// The logical databases that are read; of several, collections are named
@@ -64,9 +85,16 @@ impl RdbFile {
     /// [`UnknownVersion`](backup_core::ErrorKind::UnknownVersion): one of a newer server. A file
     /// that cannot be read; what `take` returns.
     pub fn read(&self, mut take: impl FnMut(Part) -> Result<()>) -> Result<()> {
-        let on = |error: Error| error.on(self.path.display());
-        let file =
-            File::open(&self.path).map_err(|e| on(Error::io("a snapshot cannot be opened", e)))?;
+        let on = |error: Error| match &self.place {
+            Place::Path(path) => error.on(path.display()),
+            Place::Archive(_, store) => error.on(store),
+        };
+        let input: Box<dyn Read> = match &self.place {
+            Place::Path(path) => Box::new(
+                File::open(path).map_err(|e| on(Error::io("a snapshot cannot be opened", e)))?,
+            ),
+            Place::Archive(archive, store) => Box::new(native_part(archive, store).map_err(on)?),
+        };
         let mut records =
             Records::new(Naming::new(Prefixes::None, self.databases.clone()), true, &[]);
         for db in &self.databases {
@@ -76,7 +104,7 @@ impl RdbFile {
             let ours = self.databases.contains(&item.db) && !naming::is_own(&item.key);
             if ours { records.push(&item) } else { Ok(()) }
         };
-        read_to_end(file, records, push, &mut take).map_err(on)
+        read_to_end(input, records, push, &mut take).map_err(on)
     }
 
     /// Counts and digests of what the file holds.
@@ -122,4 +150,48 @@ pub(crate) fn read_to_end(
         take(part)?;
     }
     Ok(())
+}
+
+/// The bytes of a native part.
+struct Body {
+    bytes: ByteStream,
+    piece: Bytes,
+    /// Reads ahead for as long as it is there.
+    _parts: PartStream,
+}
+
+fn native_part(archive: &Archive, store: &str) -> Result<Body> {
+    let mut parts = archive.stream(&[store.to_owned()], &Cancel::new())?;
+    while let Some(part) = block_on(parts.next()) {
+        if let (_, Part::Blob(blob)) = part?
+            && blob.name == DUMP
+        {
+            return Ok(Body { bytes: blob.body, piece: Bytes::new(), _parts: parts });
+        }
+    }
+    Err(Error::new(ErrorKind::NotFound, "the archive has no snapshot of this store"))
+}
+
+impl Read for Body {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() {
+            match block_on(self.bytes.next()) {
+                Some(piece) => self.piece = piece?,
+                None => return Ok(0),
+            }
+        }
+        let n = out.len().min(self.piece.len());
+        out[..n].copy_from_slice(&self.piece.split_to(n));
+        Ok(n)
+    }
+}
+
+impl fmt::Debug for RdbFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = match &self.place {
+            Place::Path(path) => path.display().to_string(),
+            Place::Archive(_, store) => store.clone(),
+        };
+        f.debug_tuple("RdbFile").field(&place).field(&self.databases).finish()
+    }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use backup_core::{Error, ErrorKind, Result};
 use crc::{CRC_64_REDIS, Crc, Digest, Table};
 
-pub(super) static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
+pub(crate) static CRC: Crc<u64, Table<16>> = Crc::<u64, Table<16>>::new(&CRC_64_REDIS);
 
 const BUFFER: usize = 128 << 10;
 

@@ -25,5 +25,6 @@ pub use file::RdbFile;
 pub(crate) use file::read_to_end;
 
 use event::{Event, Key, Kind};
+pub(crate) use input::CRC;
 use items::Items;
 use reader::Reader;

@@ -45,6 +45,14 @@ impl<R> Body<R> {
     pub(super) fn new(input: R, frame: Frame) -> Self {
         Self { input, frame }
     }
+
+    /// Its length, where the server knew it.
+    pub(crate) fn len(&self) -> Option<u64> {
+        match &self.frame {
+            Frame::Length { left } => Some(*left),
+            Frame::Mark(_) => None,
+        }
+    }
 }
 
 impl<R: Read> Read for Body<R> {

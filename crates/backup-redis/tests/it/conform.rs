@@ -105,6 +105,26 @@ fn json(row: &Row) -> Vec<u8> {
     text
 }
 
+/// Makes the rows as an application would, whoever runs the commands.
+pub(crate) fn fill(data: &Dataset, run: &mut dyn FnMut(&[&[u8]])) -> Result<()> {
+    for collection in &data.collections {
+        if collection.name.contains(':') || collection.name.len() > 200 {
+            let what = "a key prefix has no colon and is short";
+            return Err(Error::new(ErrorKind::Unsupported, what).on(&collection.name));
+        }
+        for row in &collection.rows {
+            let key = [collection.name.as_bytes(), b":", &suffix(&row.key)].concat();
+            match (&row.element, &row.fields[MARK]) {
+                (Some(element), Scalar::Text(mark)) => {
+                    run(&[b"HSET", &key, &suffix(element), mark.as_bytes()]);
+                }
+                _ => run(&[b"SET", &key, &json(row)]),
+            }
+        }
+    }
+    Ok(())
+}
+
 #[async_trait(?Send)]
 impl<'a> Harness for Kit<'a> {
     type Place = Place<'a>;
@@ -128,23 +148,7 @@ impl<'a> Harness for Kit<'a> {
 
     async fn fill(&self, place: &Place<'a>, data: &Dataset) -> Result<()> {
         let (host, mut raws) = (place.host(), place.host().raws());
-        for collection in &data.collections {
-            if collection.name.contains(':') || collection.name.len() > 200 {
-                let what = "a key prefix has no colon and is short";
-                return Err(Error::new(ErrorKind::Unsupported, what).on(&collection.name));
-            }
-            for row in &collection.rows {
-                let key = [collection.name.as_bytes(), b":", &suffix(&row.key)].concat();
-                match (&row.element, &row.fields[MARK]) {
-                    (Some(element), Scalar::Text(mark)) => {
-                        let field = suffix(element);
-                        host.run(&[b"HSET", &key, &field, mark.as_bytes()], &mut raws);
-                    }
-                    _ => host.run(&[b"SET", &key, &json(row)], &mut raws),
-                }
-            }
-        }
-        Ok(())
+        fill(data, &mut |command| host.run(command, &mut raws))
     }
 
     async fn change(&self, place: &Place<'a>) -> Result<()> {

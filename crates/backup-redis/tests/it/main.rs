@@ -5,6 +5,7 @@ mod conform;
 mod crash;
 mod faults;
 mod merge;
+mod native;
 mod rich;
 mod server;
 mod snapshot;

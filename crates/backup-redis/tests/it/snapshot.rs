@@ -23,7 +23,7 @@ use crate::{
 };
 
 const SNAPSHOT: Consistency = Consistency::Snapshot(Duration::from_secs(60));
-const PAUSED: Consistency = Consistency::Paused(Duration::from_secs(60));
+pub(crate) const PAUSED: Consistency = Consistency::Paused(Duration::from_secs(60));
 
 async fn pin(options: RedisOptions) -> backup_core::Result<Box<dyn SourceSession>> {
     match options.connect().await?.pin(&PinRequest::new()).await? {
@@ -33,7 +33,7 @@ async fn pin(options: RedisOptions) -> backup_core::Result<Box<dyn SourceSession
 }
 
 /// Counts and digests; what a collection has in several partitions, added.
-async fn content(options: RedisOptions) -> BTreeMap<String, Tally> {
+pub(crate) async fn content(options: RedisOptions) -> BTreeMap<String, Tally> {
     let session = pin(options).await.unwrap();
     let (mut content, mut counts) = (BTreeMap::<String, Tally>::new(), BTreeMap::new());
     for partition in session.partitions().await.unwrap() {
