@@ -36,7 +36,9 @@ pub use backup::{BackupOptions, BackupReport, LivePolicy, Outcome};
 pub use cancel::Cancel;
 pub use catalog::{Catalog, CatalogEntry, CatalogLock, Listing};
 pub use clock::{ArchiveId, Clock, FixedClock, SystemClock, Timestamp};
-pub use compat::{Compatibility, VersionPolicy, VersionVerdict, Versions};
+pub use compat::{
+    Compatibility, VectorChanges, VectorDifferences, VersionPolicy, VersionVerdict, Versions,
+};
 pub use conflict::{
     Conflict, ConflictCounts, Copied, Resolution, Resolved, Resolver, SkipReason, Skipped,
 };
@@ -60,8 +62,9 @@ pub use part::{
 pub use quiesce::{Pause, Quiesce};
 pub use references::Reference;
 pub use restore::{
-    MergeExample, MergedCollection, PlannedArchive, PlannedStore, Preview, RestoreEstimate,
-    RestoreOptions, RestorePlan, RestoreReport, RestoredReference, RestoredStore,
+    Embedder, Embedding, MergeExample, MergedCollection, PlannedArchive, PlannedStore, Preview,
+    RestoreEstimate, RestoreOptions, RestorePlan, RestoreReport, RestoredReference, RestoredStore,
+    RestoredVector,
 };
 pub use select::{Condition, Filter, NameMap, Op, Rewrite, Selection, Unmapped};
 pub use sink::{Prepared, Reattached, Sink, SinkSession, StagePlan, StageToken, Switch, WriteMode};

@@ -1,6 +1,6 @@
 //! The writing half of an adapter.
 
-use std::path::PathBuf;
+use std::{collections::BTreeMap, path::PathBuf};
 
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     adapter::Adapter,
     cancel::Cancel,
+    compat::VectorChanges,
     error::{Error, ErrorKind, Result},
+    manifest::CollectionInfo,
     part::{Content, Part},
     record::{Key, RecordBatch},
 };
@@ -51,6 +53,21 @@ pub trait Sink: Adapter {
     /// A store that cannot be reached or has no room.
     async fn begin(&self, token: &StageToken, cancel: &Cancel) -> Result<Box<dyn SinkSession>>;
 
+    /// Changes a collection's document so that it recreates the collection with other vectors:
+    /// without those that are left out, and with those that are made as they will be. Called
+    /// before [`write`](SinkSession::write) of that schema, whose `info` says the same. By default
+    /// the document stays: where it says nothing of vectors.
+    ///
+    /// # Errors
+    /// A change that the store cannot have.
+    fn revise_vectors(
+        &self,
+        _document: &mut serde_json::Value,
+        _changes: &VectorChanges,
+    ) -> Result<()> {
+        Ok(())
+    }
+
     /// Finds out, in a process that may be another one, how far the restore with this token
     /// came.
     ///
@@ -73,6 +90,13 @@ pub struct StagePlan {
     pub mode: WriteMode,
     /// What the archive says of the content.
     pub content: Content,
+    /// What the collections are to be, their vectors and model: what a store can
+    /// [compare](crate::VectorDifferences) with what it has. Empty for native snapshots.
+    #[serde(default)]
+    pub info: BTreeMap<String, CollectionInfo>,
+    /// The collections of which the restore changes vectors; `info` has them as they will be.
+    #[serde(default)]
+    pub vectors: BTreeMap<String, VectorChanges>,
     /// Bytes of the parts, uncompressed.
     pub bytes: u64,
     /// Paths that the restore must not touch: the archive, the catalog, other stores.

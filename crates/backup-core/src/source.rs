@@ -1,6 +1,6 @@
 //! The reading half of an adapter.
 
-use std::{path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
 
@@ -8,6 +8,7 @@ use crate::{
     adapter::Adapter,
     cancel::Cancel,
     error::Result,
+    manifest::FieldMapping,
     part::Part,
     select::{Condition, Unmapped},
 };
@@ -42,6 +43,8 @@ pub struct PinRequest {
     /// records that do not, and count only those that it gives; it need not, since the engine looks
     /// at every record in any case.
     pub conditions: Vec<(Option<String>, Condition)>,
+    /// What the host says of the fields of its collections: where the conditions look.
+    pub fields: BTreeMap<String, FieldMapping>,
     /// What becomes of a collection in which a condition cannot look.
     pub unmapped: Unmapped,
     /// Asked between steps of long work.

@@ -346,6 +346,9 @@ impl<'a> Run<'a> {
         let rules = selection.rules().iter().filter(|rule| rule.touches(&entry.name));
         request.conditions =
             rules.map(|rule| (rule.collection.clone(), rule.condition.clone())).collect();
+        let fields = self.stores.facts.fields.iter();
+        let fields = fields.filter(|((store, _), _)| *store == entry.name);
+        request.fields = fields.map(|((_, name), fields)| (name.clone(), fields.clone())).collect();
         request.unmapped = selection.when_unmapped();
         request.cancel = self.options.cancel.clone();
         request

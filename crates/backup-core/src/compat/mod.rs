@@ -6,12 +6,14 @@
 mod engine;
 #[cfg(test)]
 mod tests;
+mod vectors;
 mod version;
 
 use std::{fmt, time::Duration};
 
 use serde::Serialize;
 
+pub use self::vectors::{VectorChanges, VectorDifferences};
 pub(crate) use self::{
     engine::{EngineFit, engine},
     version::{Number, Version, line, shown},

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     cancel::Cancel,
+    compat::VectorChanges,
     error::{Error, ErrorKind, Result},
     part::{ByteStream, Content, EntryKind, Part},
     record::{Key, RecordBatch},
@@ -74,6 +75,22 @@ impl Sink for MemoryStore {
             return Err(out_of_order("begin", "it was committed already").on(restore));
         }
         Ok(self.session(restore, cancel.clone()))
+    }
+
+    /// A document may describe vectors, as a member `vectors` by name.
+    fn revise_vectors(
+        &self,
+        document: &mut serde_json::Value,
+        changes: &VectorChanges,
+    ) -> Result<()> {
+        let vectors = document.get_mut("vectors").and_then(serde_json::Value::as_object_mut);
+        let Some(vectors) = vectors else { return Ok(()) };
+        vectors.retain(|name, _| !changes.left_out.contains(name));
+        for (name, vector) in &changes.made {
+            let described = serde_json::to_value(vector);
+            vectors.insert(name.clone(), described.map_err(|e| Error::adapter("odd").because(e))?);
+        }
+        Ok(())
     }
 
     async fn reattach(&self, token: &StageToken) -> Result<Reattached> {

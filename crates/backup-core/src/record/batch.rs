@@ -48,7 +48,7 @@ pub struct RecordBatch {
     pub(super) collection: String,
     text: Bytes,
     lines: Vec<Line>,
-    columns: Vec<VectorColumn>,
+    pub(super) columns: Vec<VectorColumn>,
 }
 
 // Byte ranges within the batch's text.

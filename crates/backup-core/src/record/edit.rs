@@ -89,6 +89,23 @@ impl RecordBatch {
         self
     }
 
+    /// The same records without the vectors of a name, if they have any.
+    #[must_use]
+    pub fn without_column(mut self, name: &str) -> Self {
+        self.columns.retain(|column| column.name() != name);
+        self
+    }
+
+    /// The same records with these vectors, in the place of those of the same name.
+    ///
+    /// # Errors
+    /// A column with another number of rows.
+    pub fn with_column(self, column: VectorColumn) -> Result<Self> {
+        let mut batch = self.without_column(column.name()).with_columns(vec![column])?;
+        batch.columns.sort_by(|a, b| a.name().cmp(b.name()));
+        Ok(batch)
+    }
+
     fn columns_at(&self, rows: &[usize]) -> Result<Vec<VectorColumn>> {
         self.columns().iter().map(|column| column.at(rows)).collect()
     }
@@ -192,6 +209,26 @@ mod tests {
                 assert_eq!(column.sparse_indices(new), was.sparse_indices(old));
             }
         }
+    }
+
+    #[test]
+    fn a_column_is_replaced_and_taken_out() {
+        let batch = sample();
+        let shape = || VectorShape::Dense { dim: 1 };
+        let column = |name: &str, rows: u8| {
+            let data = (0..rows).collect::<Vec<_>>().into();
+            VectorColumn::from_arrays(name, ElementType::U8, shape(), data, None, rows.into())
+        };
+        let names = |batch: &RecordBatch| {
+            batch.columns().iter().map(|c| c.name().to_owned()).collect::<Vec<_>>()
+        };
+        let replaced = batch.clone().with_column(column("d", 5).unwrap()).unwrap();
+        assert_eq!(names(&replaced), ["d", "m", "s"]);
+        assert_eq!(replaced.column("d").unwrap().row_bytes(1), [1]);
+        let more = replaced.with_column(column("a", 5).unwrap()).unwrap();
+        assert_eq!(names(&more), ["a", "d", "m", "s"]);
+        assert_eq!(names(&more.without_column("d").without_column("x")), ["a", "m", "s"]);
+        assert!(batch.with_column(column("d", 4).unwrap()).is_err());
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod safety;
 mod stage;
 #[cfg(test)]
 mod tests;
+mod vectors;
 mod versions;
 mod way;
 
@@ -28,6 +29,7 @@ pub use self::{
     plan::{PlannedArchive, PlannedStore, RestoreEstimate, RestorePlan},
     preview::Preview,
     report::{RestoreReport, RestoredReference, RestoredStore},
+    vectors::{Embedder, Embedding, RestoredVector},
 };
 use self::{stage::Parts, way::Wishes};
 use crate::{
@@ -129,6 +131,32 @@ impl RestoreOptions {
     #[must_use]
     pub fn skip_duplicates(mut self, which: DuplicateOptions) -> Self {
         self.wishes.duplicates = Some(which);
+        self
+    }
+
+    /// Leaves a vector of a collection of the archive out: records come without it, and a
+    /// collection that is made has none. One that is live and added to keeps its own; a record that
+    /// is written over loses that vector, as it loses what else the archive's does not have, unless
+    /// the rule is to merge.
+    #[must_use]
+    pub fn drop_vector(
+        mut self,
+        store: impl Into<String>,
+        collection: impl Into<String>,
+        vector: impl Into<String>,
+    ) -> Self {
+        let place = (store.into(), collection.into());
+        self.wishes.vectors.left_out.entry(place).or_default().insert(vector.into());
+        self
+    }
+
+    /// Makes a vector of the texts of the records, by the model that the application uses now:
+    /// where the archive's are of another model or dimension, or where there are none. A
+    /// [preview](RestorePlan::preview) asks no model, and so takes no such record for equal to a
+    /// live one.
+    #[must_use]
+    pub fn embed(mut self, embedding: Embedding) -> Self {
+        self.wishes.vectors.embeddings.push(embedding);
         self
     }
 

@@ -186,9 +186,12 @@ impl Planner<'_> {
         let mut request = StagePlan::new(self.restore_id, from, &store.kind);
         request.mode = if merges { WriteMode::Merge } else { WriteMode::Replace };
         request.content = way.forecast();
+        request.info = way.info(store);
+        request.vectors = way.vectors();
         request.bytes = store.bytes;
         request.avoid = self.off_limits(&name, &*sink);
-        let prepared = guarded(&name, sink.prepare(&request)).await?;
+        let mut prepared = guarded(&name, sink.prepare(&request)).await?;
+        prepared.notes.extend(way.vector_notes());
         let content = &way.from_archive;
         let planned = PlannedStore {
             name: name.clone(),
@@ -277,7 +280,7 @@ fn selected<'a>(
     Ok(selected)
 }
 
-// Other names, and rules for conflicts, of what the archive has.
+// Other names, rules for conflicts and wishes for vectors, of what the archive has.
 fn check_names(manifest: &Manifest, wishes: &Wishes) -> Result<()> {
     let known: BTreeMap<String, BTreeSet<String>> = manifest
         .stores
@@ -285,7 +288,8 @@ fn check_names(manifest: &Manifest, wishes: &Wishes) -> Result<()> {
         .map(|(name, store)| (name.clone(), store.collections.keys().cloned().collect()))
         .collect();
     wishes.names.check(&known)?;
-    for (store, collection) in wishes.conflicts.keys() {
+    let ruled = wishes.conflicts.keys().map(|(s, c)| (s.as_str(), c.as_str()));
+    for (store, collection) in ruled.chain(wishes.vectors.places()) {
         if !known.get(store).is_some_and(|of| of.contains(collection)) {
             return Err(Error::new(ErrorKind::NotFound, "the archive has no such collection")
                 .on(format!("{store}/{collection}")));

@@ -83,7 +83,8 @@ fn lane<'a>(
     references: &'a Arc<Mutex<Collector>>,
 ) -> Lane<'a> {
     let (name, from, way) = (&seat.member.name, &seat.from, seat.way.as_ref());
-    Lane { name, from, session, way, only_looks: true, references, undo: None }
+    let sink = &*seat.sink;
+    Lane { name, from, sink, session, way, only_looks: true, references, undo: None }
 }
 
 fn left_behind(error: Error) -> Error {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use serde::Serialize;
 
-use super::merge::MergedCollection;
+use super::{merge::MergedCollection, vectors::RestoredVector};
 use crate::{
     archive::SalvageReport, clock::ArchiveId, manifest::ReferenceCount, part::Content, sink::Switch,
 };
@@ -87,6 +87,10 @@ pub struct RestoredStore {
     /// of the archive. Not known to a [`resume`](crate::Stores::resume).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub repeated: BTreeMap<String, u64>,
+    /// What became of vectors that were left out or made again, by collection and name. What was
+    /// made is not known to a [`resume`](crate::Stores::resume).
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub vectors: BTreeMap<String, BTreeMap<String, RestoredVector>>,
     /// Of a merge, what became of the records, by collection. Not known to a
     /// [`resume`](crate::Stores::resume).
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

@@ -16,6 +16,7 @@ use super::{
     report::{RestoreReport, RestoredReference, RestoredStore},
     safety::Safety,
     stage::{self, Lane, Parts},
+    vectors::RestoredVector,
     way::Way,
 };
 use crate::{
@@ -65,6 +66,7 @@ pub(super) struct Seat {
     pub(super) way: Option<Arc<Way>>,
     pub(super) merged: BTreeMap<String, MergedCollection>,
     pub(super) repeated: BTreeMap<String, u64>,
+    pub(super) vectors: BTreeMap<String, BTreeMap<String, RestoredVector>>,
     pub(super) place: Place,
 }
 
@@ -91,6 +93,7 @@ impl Seat {
             way: None,
             merged: BTreeMap::new(),
             repeated: BTreeMap::new(),
+            vectors: BTreeMap::new(),
             place: Place::Absent,
         }
     }
@@ -123,8 +126,8 @@ impl Seat {
         undo: Option<&'a SideArchive>,
     ) -> Option<Lane<'a>> {
         let session = self.staged()?;
-        let (name, from, way) = (self.name(), &self.from, self.way.as_ref());
-        Some(Lane { name, from, session, way, only_looks: false, references, undo })
+        let (name, from, way, sink) = (self.name(), &self.from, self.way.as_ref(), &*self.sink);
+        Some(Lane { name, from, sink, session, way, only_looks: false, references, undo })
     }
 
     /// The session, while the store is staged.
@@ -241,6 +244,7 @@ impl Run {
                     seat.member.expected = tallies.written;
                     seat.merged = tallies.merged;
                     seat.repeated = tallies.repeated.counts;
+                    seat.vectors = tallies.vectors;
                 }
             }
         }
@@ -392,6 +396,7 @@ impl Run {
             content: found.remove(seat.name()),
             merged: seat.merged.clone(),
             repeated: seat.repeated.clone(),
+            vectors: seat.vectors.clone(),
         });
         RestoreReport {
             restore_id,

@@ -22,12 +22,13 @@ use crate::{
     part::{Blob, BlobContent, ByteStream, Content, EntryFacts, EntryKind, FileEntry, Part},
     record::{MaskedHasher, RecordBatch, Sha256Digest},
     references::Collector,
-    sink::SinkSession,
+    sink::{Sink, SinkSession},
     worker::{Worker, guarded},
 };
 
 use super::{
     merge::{self, MergedCollection},
+    vectors::RestoredVector,
     way::{Repeated, Way},
 };
 
@@ -50,6 +51,7 @@ pub(crate) struct Lane<'a> {
     pub(crate) name: &'a str,
     /// Its name in the archive.
     pub(crate) from: &'a str,
+    pub(crate) sink: &'a dyn Sink,
     pub(crate) session: &'a dyn SinkSession,
     /// `None`: parts are written as they come.
     pub(crate) way: Option<&'a Arc<Way>>,
@@ -85,6 +87,20 @@ pub(crate) struct Tallies {
     pub(crate) written: Content,
     pub(crate) repeated: Repeated,
     pub(crate) merged: BTreeMap<String, MergedCollection>,
+    /// By collection and name, those that were left out or made again.
+    pub(crate) vectors: BTreeMap<String, BTreeMap<String, RestoredVector>>,
+}
+
+impl Tallies {
+    fn tell(&mut self, collection: String, vectors: BTreeMap<String, RestoredVector>) {
+        let of = self.vectors.entry(collection).or_default();
+        for (name, vector) in vectors {
+            match of.get_mut(&name) {
+                Some(known) => known.add(vector),
+                None => _ = of.insert(name, vector),
+            }
+        }
+    }
 }
 
 /// Writes every part into the session of its store and returns what went in, in the order of
@@ -205,7 +221,7 @@ impl<'a> Stage<'a> {
 
     // A part without records or body, as it is to be written.
     async fn prepared(&mut self, place: usize, part: Part) -> Result<Option<Part>> {
-        let Lane { name, way, .. } = self.lanes[place];
+        let Lane { name, sink, way, .. } = self.lanes[place];
         let Part::Schema(schema) = part else {
             return match way {
                 Some(way) => way.other(part).map(Some),
@@ -214,14 +230,18 @@ impl<'a> Stage<'a> {
         };
         let came = schema.collection.clone();
         let schema = match way {
-            Some(way) => way.schema(schema).map_err(|e| e.on(name))?,
+            Some(way) => way.schema(schema, sink).map_err(|e| e.on(name))?,
             None => Some(schema),
         };
         let written = schema.as_ref().filter(|_| way.is_some()).map(|s| s.collection.clone());
+        let left_out = way.map(|way| way.left_out(&came)).unwrap_or_default();
         self.tally(place, move |tallies| {
             tallies.came.collections.entry(came).or_default();
             if let Some(written) = written {
-                tallies.written.collections.entry(written).or_default();
+                tallies.written.collections.entry(written.clone()).or_default();
+                if !left_out.is_empty() {
+                    tallies.tell(written, left_out);
+                }
             }
         })
         .await?;
@@ -434,7 +454,13 @@ async fn on_its_way(
         add_batch(came, &batch);
         inner.records(&batch, repeated)
     });
-    let batch = batch.await.map_err(|e| e.on(name))?;
+    let (mut batch, texts) = batch.await.map_err(|e| e.on(name))?;
+    if !texts.is_empty() && !only_looks {
+        let made;
+        (batch, made) = guarded(name, way.embed(&collection, batch, texts)).await?;
+        let live = batch.collection().to_owned();
+        add(worker, place, move |tallies| tallies.tell(live, made)).await?;
+    }
     let mut batches = vec![batch];
     if way.merges {
         let batch = batches.remove(0);

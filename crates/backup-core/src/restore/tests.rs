@@ -4,6 +4,7 @@ mod references;
 mod salvage;
 mod staging;
 mod undo;
+mod vectors;
 mod versions;
 mod ways;
 

@@ -2,16 +2,19 @@
 
 use std::collections::BTreeMap;
 
+use super::vectors::{RestoredVector, Revision, Texts, VectorWishes};
 use crate::{
     clock::ArchiveId,
+    compat::VectorChanges,
     conflict::{Conflict, Resolver},
     duplicates::{DuplicateOptions, Finder},
     error::{Error, ErrorKind, Result},
-    manifest::{FieldMapping, StoreManifest},
+    manifest::{CollectionInfo, FieldMapping, StoreManifest},
     migrate::MigrationPath,
     part::{Content, Part, Schema},
     record::{Edit, RecordBatch, Tally},
     select::{Filter, NameMap, Rewrite, Rewriter, Selection},
+    sink::Sink,
 };
 
 /// What becomes of one store's parts on their way into its sink.
@@ -39,6 +42,8 @@ struct Track {
     name: Option<String>,
     /// How records that say what an earlier one of the archive says are found.
     duplicates: Option<(DuplicateOptions, FieldMapping)>,
+    /// Vectors that are left out or made again.
+    vectors: Option<Revision>,
     /// Only where records are added.
     resolver: Option<Resolver>,
 }
@@ -84,6 +89,7 @@ pub(crate) struct Wishes {
     /// For all collections.
     pub(crate) conflict: Option<Conflict>,
     pub(crate) conflicts: BTreeMap<(String, String), Conflict>,
+    pub(crate) vectors: VectorWishes,
 }
 
 impl Wishes {
@@ -145,6 +151,7 @@ impl Way {
                 filter,
                 rewriter,
                 name: (given != name).then(|| given.to_owned()),
+                vectors: Revision::new(store, name, known, &wishes.vectors)?,
                 resolver,
                 duplicates: wishes.duplicates.clone().map(|mut options| {
                     // Where a value repeats the key, no two are equal.
@@ -166,6 +173,7 @@ impl Way {
                 && !track.rewriter.changes()
                 && track.name.is_none()
                 && track.duplicates.is_none()
+                && track.vectors.is_none()
         };
         !self.merges
             && self.migration.is_none()
@@ -194,11 +202,50 @@ impl Way {
             .filter_map(|(name, tally)| {
                 let track = self.collections.get(&name)?;
                 let whole = track.filter.takes_everything() && self.migration.is_none();
-                let tally = if whole && !track.rewriter.changes() { tally } else { Tally::new() };
+                let changed = track.vectors.is_some() || track.rewriter.changes();
+                let tally = if whole && !changed { tally } else { Tally::new() };
                 Some((self.name(&name)?, tally))
             })
             .collect();
         content
+    }
+
+    /// What the collections are to be, by live name.
+    pub(crate) fn info(&self, manifest: &StoreManifest) -> BTreeMap<String, CollectionInfo> {
+        let info = self.collections.iter().filter_map(|(name, track)| {
+            let mut info = manifest.collections.get(name)?.info.clone();
+            if let Some(revision) = &track.vectors {
+                revision.changes.apply(&mut info);
+            }
+            Some((self.name(name)?, info))
+        });
+        info.collect()
+    }
+
+    /// What becomes of vectors, by live name.
+    pub(crate) fn vectors(&self) -> BTreeMap<String, VectorChanges> {
+        let changes = self.revisions().map(|(name, revision)| (name, revision.changes.clone()));
+        changes.collect()
+    }
+
+    /// The same, for people.
+    pub(crate) fn vector_notes(&self) -> Vec<String> {
+        self.revisions()
+            .flat_map(|(name, revision)| revision.notes(&name).collect::<Vec<_>>())
+            .collect()
+    }
+
+    fn revisions(&self) -> impl Iterator<Item = (String, &Revision)> {
+        let collections = self.collections.iter();
+        collections.filter_map(|(name, track)| Some((self.name(name)?, track.vectors.as_ref()?)))
+    }
+
+    /// The vectors of one of the archive's collections that are left out.
+    pub(crate) fn left_out(&self, collection: &str) -> BTreeMap<String, RestoredVector> {
+        let track = self.collections.get(collection);
+        let left_out = track.and_then(|track| track.vectors.as_ref());
+        let left_out = left_out.into_iter().flat_map(|revision| &revision.changes.left_out);
+        left_out.map(|name| (name.clone(), RestoredVector::LeftOut)).collect()
     }
 
     /// The live name of one of the archive's collections.
@@ -222,24 +269,31 @@ impl Way {
     }
 
     /// A schema on its way; `None` where the collection goes no further.
-    pub(crate) fn schema(&self, schema: Schema) -> Result<Option<Schema>> {
-        let name = self.track(&schema.collection)?.name.clone();
+    pub(crate) fn schema(&self, schema: Schema, sink: &dyn Sink) -> Result<Option<Schema>> {
+        let Track { name, vectors, .. } = self.track(&schema.collection)?;
         let migrated = match &self.migration {
             Some(path) => path.schema(&self.store, schema)?,
             None => Some(schema),
         };
-        Ok(migrated.map(|mut schema| {
-            schema.collection = name.unwrap_or(schema.collection);
-            schema
-        }))
+        let Some(mut schema) = migrated else { return Ok(None) };
+        if let Some(Revision { changes, .. }) = vectors {
+            changes.apply(&mut schema.info);
+            sink.revise_vectors(&mut schema.document, changes)
+                .map_err(|e| e.on(&schema.collection))?;
+        }
+        if let Some(name) = name {
+            schema.collection.clone_from(name);
+        }
+        Ok(Some(schema))
     }
 
-    /// Records on their way. Work for a thread: JSON is parsed where something looks into it.
+    /// Records on their way, and the texts of which [vectors](Self::embed) are made. Work for a
+    /// thread: JSON is parsed where something looks into it.
     pub(crate) fn records(
         &self,
         batch: &RecordBatch,
         repeated: &mut Repeated,
-    ) -> Result<RecordBatch> {
+    ) -> Result<(RecordBatch, Vec<Texts>)> {
         let track = self.track(batch.collection())?;
         let mut batch = track.filter.batch(batch)?;
         if let Some(path) = &self.migration {
@@ -249,10 +303,27 @@ impl Way {
         if let Some((options, fields)) = &track.duplicates {
             batch = repeated.leave_out(batch, options, fields)?;
         }
-        Ok(match &track.name {
-            Some(name) => batch.in_collection(name),
-            None => batch,
-        })
+        let mut texts = Vec::new();
+        if let Some(revision) = &track.vectors {
+            (batch, texts) = revision.prepare(batch)?;
+        }
+        if let Some(name) = &track.name {
+            batch = batch.in_collection(name);
+        }
+        Ok((batch, texts))
+    }
+
+    /// The records, of `collection` in the archive, with the vectors that are made of the texts.
+    pub(crate) async fn embed(
+        &self,
+        collection: &str,
+        batch: RecordBatch,
+        texts: Vec<Texts>,
+    ) -> Result<(RecordBatch, BTreeMap<String, RestoredVector>)> {
+        match &self.track(collection)?.vectors {
+            Some(revision) => revision.embed(batch, texts).await,
+            None => Ok((batch, BTreeMap::new())),
+        }
     }
 
     /// Any other part: only names change.

@@ -111,12 +111,17 @@ impl Op {
 #[serde(try_from = "String", into = "String")]
 pub struct Field(String);
 
-/// How the values of a field are compared.
+/// How the values of a field are compared; [`Selection`](super::Selection) has the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+#[non_exhaustive]
+pub enum Kind {
+    /// As moments: `created_at`, `updated_at`.
     Time,
+    /// As texts, of a list each item: `project`, `title` and the like.
     Label,
+    /// The same, and a text is a list.
     Tags,
+    /// As what JSON says: at a pointer, or a name of the host's own.
     Json,
 }
 
@@ -180,7 +185,9 @@ impl Field {
         fields.get(&self.0)
     }
 
-    pub(super) fn kind(&self) -> Kind {
+    /// How its values are compared.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
         match self.0.as_str() {
             "created_at" | "updated_at" => Kind::Time,
             "project" | "category" | "title" | "content" | "model" => Kind::Label,

@@ -205,9 +205,9 @@ fn json(found: &Value, op: Op, wanted: &Value) -> bool {
 fn label(found: &Value, op: Op, wanted: &Value) -> bool {
     match found {
         Value::Array(items) if op == Op::Contains => {
-            items.iter().any(|item| label(item, Op::Equals, wanted))
+            items.iter().any(|item| !item.is_array() && label(item, Op::Equals, wanted))
         }
-        Value::Array(items) => items.iter().any(|item| label(item, op, wanted)),
+        Value::Array(items) => items.iter().any(|item| !item.is_array() && label(item, op, wanted)),
         one => value::label(one).is_some_and(|text| json(&text.into(), op, wanted)),
     }
 }

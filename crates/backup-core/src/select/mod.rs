@@ -18,7 +18,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 
 pub(crate) use self::value::time;
 pub use self::{
-    condition::{Condition, Field, Op, Test},
+    condition::{Condition, Field, Kind, Op, Test},
     filter::Filter,
     names::NameMap,
     rewrite::{Change, Rewrite, Rewriter},
@@ -84,7 +84,7 @@ use crate::{
 ///   a record that is silently left out.
 /// * `project`, `category`, `tags` (also `tag`), `title`, `content` and `model` are **texts**; a
 ///   number in a record counts as its digits. Where a record has a list, one item has to fulfil the
-///   condition. Tags may also be a text: a JSON list, or words with commas between them.
+///   condition; lists in a list do not. Tags may also be a text: a JSON list, or words with commas between them.
 /// * A record without the value fulfils only `missing` and what begins with `not` or has `!=`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -97,6 +97,7 @@ fn give(slow: &Slow, parts: Vec<(&str, Part)>) -> Result<Content> {
     let lane = Lane {
         name: "s",
         from: "s",
+        sink: &MemoryStore::new(),
         session: slow,
         way: None,
         only_looks: false,
