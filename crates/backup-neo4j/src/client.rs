@@ -32,6 +32,7 @@ struct Inner {
     runtime: Handle,
     address: String,
     database: Option<String>,
+    patience: Duration,
     idle: Mutex<Vec<(Instant, Connection)>>,
 }
 
@@ -80,8 +81,14 @@ impl Client {
                 .because(e)
                 .advise("open it within the application's runtime")
         })?;
-        let (address, database) = (options.url.clone(), options.database.clone());
-        Ok(Self(Arc::new(Inner { target, runtime, address, database, idle: Mutex::default() })))
+        Ok(Self(Arc::new(Inner {
+            target,
+            runtime,
+            address: options.url.clone(),
+            database: options.database.clone(),
+            patience: options.patience,
+            idle: Mutex::default(),
+        })))
     }
 
     /// Where this is, for people: the address, and the database if one was named.
@@ -181,7 +188,31 @@ impl Client {
     /// Runs a statement in a transaction of its own, and again where it failed in passing: so it
     /// has to be one that may run twice. For short answers; within the runtime.
     pub(crate) async fn ask(&self, statement: &Statement) -> Result<Vec<Row>> {
-        retry(|| self.once(statement)).await
+        self.again(Error::is_retryable, || self.once(statement)).await
+    }
+
+    /// Repeats what fails in passing where the server says so itself: then nothing was done.
+    pub(crate) async fn again_if_refused<T, F: Future<Output = Result<T>>>(
+        &self,
+        call: impl FnMut() -> F,
+    ) -> Result<T> {
+        let refused = |error: &Error| error.kind() == ErrorKind::Busy && error.is_retryable();
+        self.again(refused, call).await
+    }
+
+    /// Repeats what fails in passing, five times within the patience.
+    async fn again<T, F: Future<Output = Result<T>>>(
+        &self,
+        passes: impl FnMut(&Error) -> bool,
+        call: impl FnMut() -> F,
+    ) -> Result<T> {
+        let patience = self.0.patience;
+        let policy = ExponentialBuilder::default()
+            .with_min_delay(patience / 40)
+            .with_max_delay(patience * 2 / 5)
+            .with_max_times(if patience.is_zero() { 0 } else { 5 })
+            .with_jitter();
+        call.retry(policy).when(passes).await
     }
 
     /// Begins a transaction; within the runtime.
@@ -203,7 +234,7 @@ impl Client {
 
     /// What the server calls its last committed transaction: equal as long as nothing was written.
     pub(crate) async fn last_transaction(&self) -> Result<String> {
-        retry(|| async {
+        self.again(Error::is_retryable, || async {
             let mut transaction = self.begin().await?;
             transaction.ask(&Statement::new("RETURN 1")).await?;
             transaction.commit().await
@@ -355,16 +386,6 @@ impl Transaction {
             }
         }
     }
-}
-
-/// Repeats what fails in passing: five times, within some ten seconds.
-pub(crate) async fn retry<T, F: Future<Output = Result<T>>>(call: impl FnMut() -> F) -> Result<T> {
-    let policy = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(250))
-        .with_max_delay(Duration::from_secs(4))
-        .with_max_times(5)
-        .with_jitter();
-    call.retry(policy).when(Error::is_retryable).await
 }
 
 /// Where the server is. What is wrong with an address is said without the address, which may

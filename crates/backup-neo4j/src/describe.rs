@@ -4,6 +4,7 @@ use backup_core::{Adapter, Capabilities, CollectionDescription, Description, Res
 
 use crate::{
     client::{Client, Statement},
+    marks::{World, is_marked},
     names::{Kind, SCHEMA, cypher},
     options::Neo4jStore,
     schema::Objects,
@@ -18,6 +19,7 @@ impl Adapter for Neo4jStore {
     fn capabilities(&self) -> Capabilities {
         let mut can = Capabilities::default();
         can.records = true;
+        can.undo = true;
         can.collections = true;
         can
     }
@@ -79,13 +81,18 @@ pub(crate) async fn collections(client: &Client) -> Result<Vec<(Kind, i64)>> {
     let mut found = Vec::new();
     let sets = Statement::new("MATCH (n) RETURN labels(n) AS labels, count(*) AS count");
     for row in client.ask(&sets).await? {
-        found.push((Kind::nodes(row.texts("labels")?), row.integer("count")?));
+        if let Some(labels) = World::Live.labels(row.texts("labels")?) {
+            found.push((Kind::nodes(labels), row.integer("count")?));
+        }
     }
     // The server counts types as it goes, so that these answers cost nothing.
     let types =
         Statement::new("CALL db.relationshipTypes() YIELD relationshipType AS name RETURN name");
     for row in client.ask(&types).await? {
         let name = row.text("name")?.to_owned();
+        if is_marked(&name) {
+            continue;
+        }
         let count = format!("MATCH ()-[r:{}]->() RETURN count(r) AS count", cypher(&name));
         let count = client.ask(&Statement::new(count)).await?;
         let count = count.first().map_or(Ok(0), |row| row.integer("count"))?;

@@ -41,16 +41,14 @@ fn kind(code: &str, message: &str) -> (ErrorKind, &'static str) {
         }
         ("TransientError", "Transaction", _) => (K::Busy, "other transactions are in the way"),
         ("TransientError", ..) => (K::Busy, "the server is busy"),
-        ("ClientError", "Schema", title)
-            if title.contains("Constraint") && !title.contains("Already") =>
-        {
-            (K::Incompatible, "a constraint does not hold")
-        }
-        ("ClientError", "Schema", title) if title.contains("Already") => {
+        (_, "Schema", title) if title.contains("Already") => {
             (K::AlreadyExists, "a constraint or index exists already")
         }
-        ("ClientError", "Schema", title) if title.contains("NotFound") => {
+        (_, "Schema", title) if title.contains("NotFound") => {
             (K::NotFound, "there is no such constraint or index")
+        }
+        (_, "Schema", title) if title.contains("Constraint") => {
+            (K::Incompatible, "a constraint does not hold")
         }
         ("ClientError", "Statement" | "Procedure", _) => {
             (K::Unsupported, "the server does not understand a statement")
@@ -89,6 +87,7 @@ mod tests {
                 false,
             ),
             ("Neo.ClientError.Schema.ConstraintValidationFailed", ErrorKind::Incompatible, false),
+            ("Neo.DatabaseError.Schema.ConstraintCreationFailed", ErrorKind::Incompatible, false),
             (
                 "Neo.ClientError.Schema.EquivalentSchemaRuleAlreadyExists",
                 ErrorKind::AlreadyExists,

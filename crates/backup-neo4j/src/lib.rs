@@ -53,21 +53,41 @@
 //! | `Duration` | `P14M3DT-5.000000001S` |
 //! | `Point` | `SRID=7203;POINT(1.0 2.0)`, `SRID=4979;POINT Z(12.9 55.6 7.0)` |
 //! | `Vector` | `FLOAT32[1.0,2.5]` |
+//!
+//! # Restoring
+//! What is restored is staged in the database that the application uses, under labels and types of its own
+//! (`backup-kit:staged:Person`). The switch gives it those of the application and hides what was live
+//! in the same manner; an undo does the opposite. Until the restore has ended, the database needs room for
+//! both. The switch is one transaction as long as that needs no more than half of the memory that the
+//! server lets a transaction have ([`Neo4jOptions::transaction_memory`]); else it goes in batches, a
+//! plan says so, and whatever breaks off is gone on with or taken back from a journal in the database.
+//!
+//! Constraints and indexes that live and archive share stay throughout. Others are dropped before the switch
+//! and made after it; that the server takes them, and that the records keep to them, is proved before anything
+//! live is touched. What the Community edition does not have (keys, existence, types) is refused there.
+//!
+//! Names that begin with `backup-kit:` belong to restores. `CALL db.propertyKeys()` goes on listing some
+//! afterwards, because a server never forgets a name; nothing has them. Nodes keep their internal number
+//! when they become live, and relationships are made at the switch. A node without a key has
+//! another internal number than in the archive.
+//!
+//! The user needs the right to read and write, to create and drop constraints and indexes, and to create new
+//! names. Collections of a graph cannot be given other names, because relationships name those of their ends.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// Parts of the shared modules are for the sink, which comes next.
-#![allow(dead_code)]
 
 mod bolt;
 mod client;
 mod describe;
 mod dump;
 mod error;
+mod marks;
 mod names;
 mod options;
 mod read;
 mod records;
 mod schema;
+mod sink;
 mod source;
 mod value;
 

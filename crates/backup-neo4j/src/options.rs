@@ -36,6 +36,9 @@ pub struct Neo4jOptions {
     pub(crate) password: Secret,
     pub(crate) database: Option<String>,
     pub(crate) timeout: Duration,
+    pub(crate) patience: Duration,
+    /// Bytes; none: by what the server says.
+    pub(crate) transaction: Option<u64>,
     /// Properties by label or type that name a node or a relationship.
     pub(crate) keys: BTreeMap<String, Vec<Vec<String>>>,
     /// Where the well-known fields are, by collection; those of all under the empty name.
@@ -65,6 +68,8 @@ impl Neo4jStore {
             password: Secret::default(),
             database: None,
             timeout: Duration::from_secs(600),
+            patience: Duration::from_secs(10),
+            transaction: None,
             keys: BTreeMap::new(),
             fields: BTreeMap::new(),
         }
@@ -127,6 +132,23 @@ impl Neo4jOptions {
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// How long what fails in passing is tried again: a server that restarts, a deadlock. Ten seconds
+    /// by default; zero: not at all.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    /// Bytes of the server's memory that one transaction may need. What is restored is switched in
+    /// at one moment as long as that needs no more, and in batches above it. By default half of what
+    /// the server allows; zero: always in batches.
+    #[must_use]
+    pub fn transaction_memory(mut self, bytes: u64) -> Self {
+        self.transaction = Some(bytes);
         self
     }
 

@@ -9,8 +9,9 @@ use backup_core::{
 
 use crate::{
     client::{Client, Row, Rows, Statement},
+    marks::{NUMBER, View, is_marked},
     names::{Kind, cypher},
-    records::{Keys, node_key, reference, relationship_key},
+    records::{node_key, reference, relationship_key},
     value::Value,
 };
 
@@ -113,10 +114,11 @@ pub(crate) enum Read {
 /// Nodes, of all collections or of one.
 pub(crate) struct Nodes {
     rows: Rows,
-    keys: Keys,
+    view: View,
     batches: Batches,
     kinds: Vec<NodeKind>,
-    by_labels: HashMap<Vec<String>, usize>,
+    /// None: of another world.
+    by_labels: HashMap<Vec<String>, Option<usize>>,
     /// Numbers of the nodes of batches under way, where somebody has to know which were taken.
     numbers: Option<Vec<Vec<i64>>>,
     pending: Vec<Read>,
@@ -132,13 +134,14 @@ impl Nodes {
     /// Begins to read nodes: all, or those of one collection.
     pub(crate) async fn begin(
         client: &Client,
-        keys: &Keys,
+        view: &View,
         only: Option<&[String]>,
         numbered: bool,
     ) -> Result<Self> {
-        let chosen = match only {
-            None => "MATCH (n)".to_owned(),
-            Some(labels) => {
+        let chosen = match (only, view.world.base()) {
+            (None, None) => "MATCH (n)".to_owned(),
+            (None, Some(base)) => format!("MATCH (n:{})", cypher(base)),
+            (Some(labels), _) => {
                 let wanted: String =
                     labels.iter().map(|label| format!(":{}", cypher(label))).collect();
                 format!("MATCH (n{wanted}) WHERE size(labels(n)) = {}", labels.len())
@@ -147,7 +150,7 @@ impl Nodes {
         let statement = Statement::new(format!("{chosen} RETURN id(n), labels(n), properties(n)"));
         Ok(Self {
             rows: client.rows(&statement).await?,
-            keys: keys.clone(),
+            view: view.clone(),
             batches: Batches::new(),
             kinds: Vec::new(),
             by_labels: HashMap::new(),
@@ -177,13 +180,22 @@ impl Nodes {
     }
 
     fn take(&mut self, mut row: Row) -> Result<Option<(usize, RecordBatch)>> {
-        let properties = row.values.pop().unwrap_or(Value::Null);
+        let mut properties = row.values.pop().unwrap_or(Value::Null);
         let labels = row.values.pop().map(Value::into_texts).unwrap_or_default();
-        let id = row.values.first().and_then(Value::as_integer).unwrap_or(-1);
+        let mut id = row.values.first().and_then(Value::as_integer).unwrap_or(-1);
         let number = match self.by_labels.get(&labels) {
             Some(number) => *number,
             None => self.kind(labels),
         };
+        let Some(number) = number else { return Ok(None) };
+        if self.view.numbered
+            && let Some(archived) = properties.member(NUMBER).and_then(Value::as_integer)
+        {
+            id = archived;
+        }
+        if let Value::Map(members) = &mut properties {
+            members.retain(|(name, _)| !is_marked(name));
+        }
         let kind = &self.kinds[number];
         let key = node_key(&kind.key, id, |name| properties.member(name))?;
         let key = Key::from_json(&key)?;
@@ -193,11 +205,10 @@ impl Nodes {
         self.batches.push(kind.at, &key, |json| properties.write(json))
     }
 
-    fn kind(&mut self, labels: Vec<String>) -> usize {
-        let kind = Kind::nodes(labels.clone());
-        let key = match &kind {
-            Kind::Nodes(labels) => self.keys.of(labels),
-            _ => Vec::new(),
+    fn kind(&mut self, labels: Vec<String>) -> Option<usize> {
+        let Some((kind, key)) = self.view.kind(labels.clone()) else {
+            self.by_labels.insert(labels, None);
+            return None;
         };
         // The same labels may come in another order.
         let (at, new) = self.batches.of(kind.clone());
@@ -208,8 +219,8 @@ impl Nodes {
             }
         }
         self.kinds.push(NodeKind { key, at });
-        self.by_labels.insert(labels, self.kinds.len() - 1);
-        self.kinds.len() - 1
+        self.by_labels.insert(labels, Some(self.kinds.len() - 1));
+        Some(self.kinds.len() - 1)
     }
 }
 
@@ -220,7 +231,8 @@ pub(crate) struct Relationships {
     statement: Order,
     batches: Batches,
     ends: Ends,
-    types: HashMap<String, usize>,
+    /// None: of another world.
+    types: HashMap<String, Option<usize>>,
     /// Of the node that is read, or with `sorted` of the pair of nodes.
     group: Vec<Arrow>,
     group_bytes: usize,
@@ -250,10 +262,11 @@ struct Arrow {
 
 /// How the ends of relationships are told.
 struct Ends {
-    keys: Keys,
+    view: View,
     properties: Vec<String>,
     kinds: Vec<(String, Vec<String>)>,
-    by_labels: HashMap<Vec<String>, usize>,
+    /// None: of another world.
+    by_labels: HashMap<Vec<String>, Option<usize>>,
 }
 
 struct Order {
@@ -286,15 +299,17 @@ impl Relationships {
     /// Begins to read relationships: of all types where none is named.
     pub(crate) async fn begin(
         client: &Client,
-        keys: &Keys,
+        view: &View,
         types: &[String],
         kept: Option<Numbers>,
     ) -> Result<Self> {
-        let names: Vec<_> = types.iter().map(|name| cypher(name)).collect();
+        let world = view.world;
+        let names: Vec<_> = types.iter().map(|name| cypher(&world.name(name))).collect();
         let types = if names.is_empty() { String::new() } else { format!(":{}", names.join("|")) };
-        let properties = keys.properties();
+        let properties = view.keys.properties();
         let end = |node: &str| {
             let mut columns = vec![format!("id({node})"), format!("labels({node})")];
+            columns.extend(view.numbered.then(|| format!("{node}.{}", cypher(NUMBER))));
             columns.extend(properties.iter().map(|name| format!("{node}.{}", cypher(name))));
             format!("[{}]", columns.join(", "))
         };
@@ -306,7 +321,7 @@ impl Relationships {
             statement: order,
             batches: Batches::new(),
             ends: Ends {
-                keys: keys.clone(),
+                view: view.clone(),
                 properties,
                 kinds: Vec::new(),
                 by_labels: HashMap::new(),
@@ -362,6 +377,12 @@ impl Relationships {
         let Ok([from, to, kind, properties]) = <[Value; 4]>::try_from(row.values) else {
             return Ok(());
         };
+        let name = kind.as_text().unwrap_or_default();
+        let kind = match self.types.get(name) {
+            Some(kind) => *kind,
+            None => self.kind(name),
+        };
+        let Some(kind) = kind else { return Ok(()) };
         let from_id = Ends::id(&from);
         let same = self.from.as_ref().is_some_and(|(id, _)| *id == from_id);
         if !same {
@@ -379,17 +400,6 @@ impl Relationships {
         } else if !self.sorted && self.crowds.last() == Some(&from_id) {
             return Ok(());
         }
-        let name = kind.as_text().unwrap_or_default();
-        let kind = match self.types.get(name) {
-            Some(kind) => *kind,
-            None => {
-                let kind = Kind::Relationships(name.to_owned());
-                let (at, _) = self.batches.of(kind.clone());
-                self.pending.push(Read::Begin(kind));
-                self.types.insert(name.to_owned(), at);
-                at
-            }
-        };
         let to_id = Ends::id(&to);
         if let Some(kept) = &self.kept
             && !(kept.contains(from_id) && kept.contains(to_id))
@@ -415,6 +425,18 @@ impl Relationships {
             self.crowds.push(from_id);
         }
         Ok(())
+    }
+
+    fn kind(&mut self, name: &str) -> Option<usize> {
+        let real = self.ends.view.world.real(name);
+        let at = real.map(|real| {
+            let kind = Kind::Relationships(real.to_owned());
+            let (at, _) = self.batches.of(kind.clone());
+            self.pending.push(Read::Begin(kind));
+            at
+        });
+        self.types.insert(name.to_owned(), at);
+        at
     }
 
     /// Numbers the relationships of the group and makes records of them.
@@ -460,22 +482,24 @@ impl Ends {
     /// The text that names a node: from its number, its labels and what may be part of its key.
     fn tell(&mut self, end: Value) -> Result<String> {
         let Value::List(mut columns) = end else { return Ok(String::new()) };
-        let values = columns.split_off(columns.len().min(2));
+        let mut values = columns.split_off(columns.len().min(2));
         let labels = columns.pop().map(Value::into_texts).unwrap_or_default();
-        let id = columns.first().and_then(Value::as_integer).unwrap_or(-1);
+        let mut id = columns.first().and_then(Value::as_integer).unwrap_or(-1);
+        if self.view.numbered && !values.is_empty() {
+            id = values.remove(0).as_integer().unwrap_or(id);
+        }
         let at = match self.by_labels.get(&labels) {
             Some(at) => *at,
             None => {
-                let kind = Kind::nodes(labels.clone());
-                let key = match &kind {
-                    Kind::Nodes(labels) => self.keys.of(labels),
-                    _ => Vec::new(),
-                };
-                self.kinds.push((kind.name(), key));
-                self.by_labels.insert(labels, self.kinds.len() - 1);
-                self.kinds.len() - 1
+                let at = self.view.kind(labels.clone()).map(|(kind, key)| {
+                    self.kinds.push((kind.name(), key));
+                    self.kinds.len() - 1
+                });
+                self.by_labels.insert(labels, at);
+                at
             }
         };
+        let Some(at) = at else { return Err(unfinished()) };
         let (collection, key) = &self.kinds[at];
         let properties = &self.properties;
         let key = node_key(key, id, |name| {
@@ -483,6 +507,12 @@ impl Ends {
         })?;
         Ok(reference(collection, &key))
     }
+}
+
+/// Of a relationship of the application one end is not live: a switch is under way.
+fn unfinished() -> Error {
+    Error::new(ErrorKind::Unfinished, "a restore of this graph has not ended")
+        .advise("resume the restore, then try again")
 }
 
 /// The records that a filter takes, and the numbers of their nodes.

@@ -14,9 +14,16 @@ use crate::{names::Kind, options::Neo4jOptions, schema::Objects, value::Value};
 pub(crate) struct Keys {
     /// By label, those that the host chose before those of constraints.
     by_label: BTreeMap<String, Vec<(u8, Vec<String>)>>,
+    /// By all labels of a node, those that an archive chose; they alone count.
+    archived: Option<BTreeMap<Vec<String>, Vec<String>>>,
 }
 
 impl Keys {
+    /// Those of an archive, by the labels of a collection.
+    pub(crate) fn archived(by_labels: BTreeMap<Vec<String>, Vec<String>>) -> Self {
+        Self { by_label: BTreeMap::new(), archived: Some(by_labels) }
+    }
+
     pub(crate) fn new(objects: &Objects, options: &Neo4jOptions) -> Self {
         let mut by_label: BTreeMap<String, Vec<(u8, Vec<String>)>> = BTreeMap::new();
         for (label, keys) in &options.keys {
@@ -29,11 +36,14 @@ impl Keys {
                 by_label.entry(label.clone()).or_default().push(key);
             }
         }
-        Self { by_label }
+        Self { by_label, archived: None }
     }
 
     /// The properties that name the nodes with these labels; empty where there are none.
     pub(crate) fn of(&self, labels: &[String]) -> Vec<String> {
+        if let Some(archived) = &self.archived {
+            return archived.get(labels).cloned().unwrap_or_default();
+        }
         let known = labels.iter().filter_map(|label| Some((label, self.by_label.get(label)?)));
         let all = known.flat_map(|(label, keys)| {
             keys.iter().map(move |(rank, properties)| (rank, properties.len(), label, properties))
@@ -43,8 +53,9 @@ impl Keys {
 
     /// Every property that is part of some key, in order.
     pub(crate) fn properties(&self) -> Vec<String> {
-        let mut all: Vec<_> =
-            self.by_label.values().flatten().flat_map(|(_, key)| key.clone()).collect();
+        let chosen = self.by_label.values().flatten().map(|(_, key)| key);
+        let archived = self.archived.iter().flat_map(BTreeMap::values);
+        let mut all: Vec<_> = chosen.chain(archived).flatten().cloned().collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -135,7 +146,7 @@ mod tests {
             let properties = properties.iter().map(|p| (*p).to_owned()).collect();
             by_label.entry((*label).to_owned()).or_default().push((*rank, properties));
         }
-        Keys { by_label }
+        Keys { by_label, archived: None }
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 
 use crate::{
     client::{Client, Row, Statement},
+    marks::is_marked,
     names::{Kind, cypher},
     value::Value,
 };
@@ -53,7 +54,7 @@ pub(crate) struct Object {
 }
 
 /// All constraints and indexes of a database, in the order of their names.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Objects {
     pub(crate) constraints: Vec<Object>,
     /// Without those that belong to constraints.
@@ -65,10 +66,13 @@ impl Objects {
         let constraints = client.ask(&Statement::new("SHOW CONSTRAINTS YIELD *")).await?;
         let indexes = client.ask(&Statement::new("SHOW INDEXES YIELD *")).await?;
         let own = |row: &&Row| matches!(row.get("owningConstraint"), Ok(Value::Null));
+        let live = |object: &Object| !is_marked(&object.name);
         let mut objects = Self {
             constraints: constraints.iter().map(Object::read).collect::<Result<_>>()?,
             indexes: indexes.iter().filter(own).map(Object::read).collect::<Result<_>>()?,
         };
+        objects.constraints.retain(live);
+        objects.indexes.retain(live);
         objects.constraints.sort_by(|a, b| a.name.cmp(&b.name));
         objects.indexes.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(objects)
@@ -112,6 +116,22 @@ impl Document {
                 .on(collection)
                 .because(e)
         })
+    }
+
+    /// Refuses a document that is not of the collection.
+    pub(crate) fn check(&self, collection: &str, kind: &Kind) -> Result<()> {
+        let fits = match kind {
+            Kind::Nodes(labels) => self.labels.as_ref() == Some(labels),
+            Kind::Relationships(name) => self.relationship.as_ref() == Some(name),
+            Kind::Schema => self.labels.is_none() && self.relationship.is_none(),
+        };
+        if fits {
+            return Ok(());
+        }
+        let what = "the schema is one of other labels, or of another type";
+        Err(Error::new(ErrorKind::Incompatible, what).on(collection).advise(
+            "restore collections of a graph under their own names: relationships name them",
+        ))
     }
 }
 

@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     client::Client,
+    marks::View,
     names::Kind,
     options::{Neo4jOptions, Neo4jStore},
     read::{Nodes, Numbers, Read, Relationships, filtered},
@@ -41,7 +42,7 @@ impl Source for Neo4jStore {
         let chosen = Chosen::of(request)?;
         let reading = Reading {
             client: self.client.clone(),
-            keys: Keys::new(&objects, &self.options),
+            view: View::live(Keys::new(&objects, &self.options)),
             options: Arc::clone(&self.options),
             objects,
             chosen,
@@ -154,7 +155,7 @@ impl SourceSession for Session {
 /// One pass over the graph.
 struct Reading {
     client: Client,
-    keys: Keys,
+    view: View,
     options: Arc<Neo4jOptions>,
     objects: Objects,
     chosen: Chosen,
@@ -211,7 +212,7 @@ impl Reading {
     fn begin(&self, kind: &Kind, given: &mut Given) -> Result<Part> {
         let name = kind.name();
         let key = match kind {
-            Kind::Nodes(labels) => self.keys.of(labels),
+            Kind::Nodes(labels) => self.view.keys.of(labels),
             _ => Vec::new(),
         };
         let mut info = CollectionInfo::default();
@@ -246,7 +247,7 @@ impl Reading {
         let mut filters: BTreeMap<String, Filter> = BTreeMap::new();
         for only in sets {
             let mut nodes =
-                Nodes::begin(&self.client, &self.keys, only, self.chosen.partly).await?;
+                Nodes::begin(&self.client, &self.view, only, self.chosen.partly).await?;
             while let Some((read, numbers)) = nodes.next().await? {
                 let part = match read {
                     Read::Begin(kind) => {
@@ -287,7 +288,7 @@ impl Reading {
         if self.chosen.collections.is_some() && types.is_empty() {
             return Ok(Ok(BTreeMap::new()));
         }
-        let mut all = Relationships::begin(&self.client, &self.keys, &types, kept).await?;
+        let mut all = Relationships::begin(&self.client, &self.view, &types, kept).await?;
         while let Some(read) = all.next().await? {
             let part = match read {
                 Read::Begin(kind) => self.begin(&kind, given)?,

@@ -9,24 +9,27 @@ use std::{
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::{Value, json};
 
-/// Runs one statement through the Query API with typed values, and returns its rows.
+/// Runs one statement through the Query API, and returns its rows as typed values. Parameters are
+/// such values, too, or plain JSON.
 pub(crate) fn query(
     port: u16,
     credentials: Option<(&str, &str)>,
     statement: &str,
     parameters: &Value,
+    typed: bool,
 ) -> io::Result<Vec<Value>> {
     let body = json!({ "statement": statement, "parameters": parameters }).to_string();
     let authorization = credentials.map_or_else(String::new, |(user, password)| {
         let both = BASE64_STANDARD.encode(format!("{user}:{password}"));
         format!("authorization: Basic {both}\r\n")
     });
+    let form = if typed { "vnd.neo4j.query" } else { "json" };
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(300)))?;
     write!(
         stream,
         "POST /db/neo4j/query/v2 HTTP/1.0\r\nhost: localhost\r\n{authorization}\
-         content-type: application/json\r\naccept: application/vnd.neo4j.query\r\n\
+         content-type: application/{form}\r\naccept: application/vnd.neo4j.query\r\n\
          content-length: {}\r\n\r\n{body}",
         body.len(),
     )?;

@@ -18,7 +18,7 @@ mod shared;
 pub use self::{
     artifacts::{available, class_path},
     server::{Options, Server},
-    shared::{Lease, shared},
+    shared::{Lease, several, shared},
 };
 
 /// Says aloud that a test is skipped; panics where `BACKUP_KIT_REQUIRE` forbids it.

@@ -133,8 +133,21 @@ impl Server {
     /// # Errors
     /// What the server says.
     pub fn cypher(&self, statement: &str, parameters: Value) -> io::Result<Vec<Value>> {
+        self.query(statement, &parameters, false)
+    }
+
+    /// As [`cypher`](Self::cypher), with parameters that are typed values as well: so they can be
+    /// bytes, or NaN.
+    ///
+    /// # Errors
+    /// What the server says.
+    pub fn cypher_typed(&self, statement: &str, parameters: Value) -> io::Result<Vec<Value>> {
+        self.query(statement, &parameters, true)
+    }
+
+    fn query(&self, statement: &str, parameters: &Value, typed: bool) -> io::Result<Vec<Value>> {
         let credentials = self.options.password.as_deref().map(|password| ("neo4j", password));
-        http::query(self.ports.1, credentials, statement, &parameters)
+        http::query(self.ports.1, credentials, statement, parameters, typed)
     }
 
     /// Removes all nodes, relationships, constraints and indexes but those of a new database.

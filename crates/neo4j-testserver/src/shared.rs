@@ -1,39 +1,87 @@
-//! One server for all tests of a process, which use it one after the other: the Community
-//! edition has one database.
+//! Servers that the tests of a process share: the Community edition has one database, so a test
+//! that needs two needs two servers.
 
 use std::{
     ops::Deref,
-    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{Options, Server, available, skip};
 
-static SERVER: LazyLock<Result<Mutex<Server>, String>> = LazyLock::new(|| {
-    available()?;
-    Ok(Mutex::new(Server::start(Options::default()).map_err(|e| e.to_string())?))
-});
+/// Servers of one process at one time: each takes half a gigabyte and a core while it starts.
+const MOST: usize = 3;
 
-/// The use of the shared server, until it is dropped.
+static POOL: Pool =
+    Pool { state: Mutex::new(State { idle: Vec::new(), used: 0 }), given: Condvar::new() };
+
+struct Pool {
+    state: Mutex<State>,
+    given: Condvar,
+}
+
+struct State {
+    idle: Vec<Server>,
+    used: usize,
+}
+
+/// The use of a shared server, until it is dropped.
 #[derive(Debug)]
-pub struct Lease(MutexGuard<'static, Server>);
+pub struct Lease(Option<Server>);
 
-/// The server that the tests of this process share, with an empty database; `None`: there can be
+/// A server that the tests of this process share, with an empty database; `None`: there can be
 /// none, and that was [said](crate::skip).
 ///
 /// # Panics
 /// A server that cannot be used, or is missing where `BACKUP_KIT_REQUIRE` is set.
 pub fn shared() -> Option<Lease> {
-    match &*SERVER {
-        Ok(server) => {
-            let server = server.lock().unwrap_or_else(PoisonError::into_inner);
-            #[expect(clippy::expect_used, reason = "the tests that follow could say nothing")]
-            server.clear().expect("the shared server can be cleared");
-            Some(Lease(server))
+    several(1)?.pop()
+}
+
+/// As [`shared`], several at once; whoever needs more than one takes them together, or two tests
+/// might wait for each other.
+///
+/// # Panics
+/// As [`shared`]; more than three.
+pub fn several(count: usize) -> Option<Vec<Lease>> {
+    assert!(count <= MOST, "{count} servers are more than there may be");
+    if let Err(missing) = available() {
+        skip(&missing);
+        return None;
+    }
+    let mut leases = POOL.take(count);
+    for lease in &mut leases {
+        #[expect(clippy::expect_used, reason = "the tests that follow could say nothing")]
+        let server =
+            lease.0.take().map_or_else(|| Server::start(Options::default()), Ok).expect("a server");
+        #[expect(clippy::expect_used, reason = "the tests that follow could say nothing")]
+        server.clear().expect("a shared server can be cleared");
+        lease.0 = Some(server);
+    }
+    Some(leases)
+}
+
+impl Pool {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for its turn; a lease without a server has still to start one.
+    fn take(&self, count: usize) -> Vec<Lease> {
+        let mut state = self.state();
+        while state.used + count > MOST {
+            state = self.given.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        Err(missing) => {
-            skip(missing);
-            None
-        }
+        state.used += count;
+        std::iter::repeat_with(|| Lease(state.idle.pop())).take(count).collect()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut state = POOL.state();
+        state.used -= 1;
+        state.idle.extend(self.0.take());
+        POOL.given.notify_all();
     }
 }
 
@@ -41,6 +89,7 @@ impl Deref for Lease {
     type Target = Server;
 
     fn deref(&self) -> &Server {
-        &self.0
+        #[expect(clippy::expect_used, reason = "a lease that was given has its server")]
+        self.0.as_ref().expect("a lease has its server until it is dropped")
     }
 }

@@ -88,3 +88,43 @@ impl Read {
 pub(crate) fn engine(store: &Neo4jStore) -> &'static str {
     store.kind()
 }
+
+/// All of a database as an application sees it, in order, without the adapter.
+pub(crate) fn content(server: &Server) -> Vec<String> {
+    let mut all = Vec::new();
+    for statement in [
+        "MATCH (n) WHERE none(l IN labels(n) WHERE l STARTS WITH 'backup-kit:') \
+         RETURN COLLECT { UNWIND labels(n) AS l RETURN l ORDER BY l }, properties(n)",
+        "MATCH (a)-[r]->(b) WHERE NOT type(r) STARTS WITH 'backup-kit:' \
+         RETURN COLLECT { UNWIND labels(a) AS l RETURN l ORDER BY l }, properties(a), type(r), \
+         properties(r), COLLECT { UNWIND labels(b) AS l RETURN l ORDER BY l }, properties(b)",
+        "SHOW CONSTRAINTS YIELD name, type, entityType, labelsOrTypes, properties, options \
+         WHERE NOT name STARTS WITH 'backup-kit:' \
+         RETURN name, type, entityType, labelsOrTypes, properties, options",
+        "SHOW INDEXES YIELD name, type, entityType, labelsOrTypes, properties, options \
+         WHERE NOT name STARTS WITH 'backup-kit:' \
+         RETURN name, type, entityType, labelsOrTypes, properties, options",
+    ] {
+        let rows = server.cypher(statement, serde_json::json!({})).expect("content");
+        all.extend(rows.iter().map(ToString::to_string));
+    }
+    all.sort_unstable();
+    all
+}
+
+/// Names of all that a restore has left in a database.
+pub(crate) fn leftovers(server: &Server) -> Vec<String> {
+    let mut all = Vec::new();
+    for statement in [
+        "CALL db.labels() YIELD label WHERE label STARTS WITH 'backup-kit:' RETURN label",
+        "CALL db.relationshipTypes() YIELD relationshipType AS t \
+         WHERE t STARTS WITH 'backup-kit:' RETURN t",
+        "SHOW CONSTRAINTS YIELD name WHERE name STARTS WITH 'backup-kit:' RETURN name",
+        "SHOW INDEXES YIELD name WHERE name STARTS WITH 'backup-kit:' RETURN name",
+        "MATCH (n) UNWIND keys(n) AS k WITH k WHERE k STARTS WITH 'backup-kit:' RETURN DISTINCT k",
+    ] {
+        let rows = server.cypher(statement, serde_json::json!({})).expect("leftovers");
+        all.extend(rows.iter().map(ToString::to_string));
+    }
+    all
+}

@@ -1,7 +1,12 @@
 //! The adapter against a real server.
 
+mod archive;
+mod conform;
+mod crash;
 mod dump;
 mod faults;
 mod kit;
+mod proxy;
+mod restore;
 mod selection;
 mod types;

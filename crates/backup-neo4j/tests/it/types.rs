@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::kit::{options, read, runtime};
 
 /// Properties of every type as the server's language has them, and as records have them.
-const TYPES: [(&str, &str); 38] = [
+pub(crate) const TYPES: [(&str, &str); 38] = [
     ("true", "true"),
     ("1", "1"),
     ("-9007199254740991", "-9007199254740991"),

@@ -1,0 +1,383 @@
+//! A restore under way. All that another process has to know stands in the database.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use backup_core::{
+    Cancel, Content, Error, ErrorKind, Part, Result, Schema, SinkSession, async_trait,
+    record::RecordBatch,
+};
+use tokio::sync::Mutex as AsyncMutex;
+
+use crate::{
+    client::Client,
+    marks::World,
+    names::Kind,
+    schema::{Document, Objects},
+    sink::{
+        journal::{Entry, Journal, Note, State},
+        readback, rules,
+        stage::{self, Rows, Stager},
+        sweep, switch,
+        token::{Token, Way},
+    },
+};
+
+#[derive(Clone)]
+pub(super) struct Session {
+    client: Client,
+    way: Way,
+    journal: Journal,
+    cancel: Cancel,
+    /// Collections that were announced in this process.
+    announced: Arc<Mutex<Announced>>,
+    /// One batch after the other.
+    stager: Arc<AsyncMutex<Stager>>,
+}
+
+#[derive(Default)]
+struct Announced {
+    /// Whether this process began, and so knows all that came.
+    begun: bool,
+    documents: BTreeMap<String, Document>,
+    numbered: bool,
+}
+
+impl Session {
+    pub(super) fn new(client: &Client, token: Token, cancel: Cancel) -> Self {
+        Self {
+            client: client.clone(),
+            way: token.way,
+            journal: Journal::new(client, &token.id),
+            cancel,
+            announced: Arc::default(),
+            stager: Arc::default(),
+        }
+    }
+
+    async fn on_runtime<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.client.run(work(self.clone())).await
+    }
+
+    /// The same restore, for the way back: a restore that was cancelled is taken back.
+    fn uncancelled(&self) -> Self {
+        Self { cancel: Cancel::new(), ..self.clone() }
+    }
+
+    pub(super) async fn state(&self) -> Result<Option<State>> {
+        self.on_runtime(|this| async move { this.journal.state().await }).await
+    }
+
+    async fn entry(&self, verb: &str) -> Result<Entry> {
+        let entry = self.journal.read().await?;
+        entry.ok_or_else(|| out_of_order(verb, "nothing is staged"))
+    }
+
+    /// Leaves the mark, and removes what an earlier beginning staged.
+    pub(super) async fn begin(&self) -> Result<()> {
+        self.on_runtime(|this| async move {
+            match this.journal.state().await? {
+                None => this.journal.claim().await?,
+                Some(from @ (State::Staging | State::Sealed | State::Sweeping)) => {
+                    this.sweep_staged(from).await?;
+                    this.journal.advance(State::Sweeping, State::Staging, Note::Nothing).await?;
+                }
+                Some(_) => return Err(out_of_order("begin", "it was committed already")),
+            }
+            this.announced().begun = true;
+            stage::prepare(&this.client).await
+        })
+        .await
+    }
+
+    async fn sweep_staged(&self, from: State) -> Result<()> {
+        self.journal.advance(from, State::Sweeping, Note::Nothing).await?;
+        sweep::world(&self.client, &self.journal, State::Sweeping, World::Staged).await?;
+        rules::sweep(&self.client).await
+    }
+
+    fn announced(&self) -> std::sync::MutexGuard<'_, Announced> {
+        self.announced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn announce(&self, schema: &Schema) -> Result<()> {
+        let name = &schema.collection;
+        let kind = Kind::parse(name)?;
+        let document = Document::from_json(name, &schema.document)?;
+        document.check(name, &kind)?;
+        self.announced().documents.insert(name.clone(), document);
+        Ok(())
+    }
+
+    async fn records(&self, batch: RecordBatch) -> Result<()> {
+        let kind = Kind::parse(batch.collection())?;
+        if !self.announced().documents.contains_key(batch.collection()) {
+            let what = "records came without the collection's description";
+            return Err(Error::new(ErrorKind::Unfinished, what)
+                .on(batch.collection())
+                .advise("begin the restore again, or abort it"));
+        }
+        self.on_runtime(|this| async move {
+            // While one batch is on its way, the next is made ready.
+            let rows = Rows::of(&kind, &batch)?;
+            if rows.numbered {
+                this.announced().numbered = true;
+            }
+            let mut stager = this.stager.lock().await;
+            let written = stager.write(&this.client, &this.journal, &kind, rows).await;
+            written.map_err(|e| e.on(batch.collection()))
+        })
+        .await
+    }
+
+    /// Ends staging: what could be checked only once all was there.
+    async fn seal(&self) -> Result<Entry> {
+        let entry = self.entry("verify").await?;
+        if entry.state != State::Staging {
+            return Ok(entry);
+        }
+        let (documents, numbered) = {
+            let announced = self.announced();
+            if !announced.begun {
+                let what = "what another process has staged may not be whole";
+                return Err(Error::new(ErrorKind::Unfinished, what)
+                    .on(&self.journal.id)
+                    .advise("begin the restore again, or abort it"));
+            }
+            (announced.documents.clone(), announced.numbered)
+        };
+        stage::complete(&self.client).await?;
+        let live = Objects::read(&self.client).await?;
+        rules::try_all(&self.client, &rules::wanted(&documents, &live), &self.cancel).await?;
+        let note = Note::Staged { documents: &documents, numbered };
+        self.journal.advance(State::Staging, State::Sealed, note).await?;
+        self.entry("verify").await
+    }
+
+    async fn tally(&self, entry: &Entry) -> Result<Content> {
+        let world = match entry.state {
+            State::Settling | State::Committed | State::Finishing => World::Live,
+            _ => World::Staged,
+        };
+        readback::tally(&self.client, world, &entry.documents()?, &self.cancel).await
+    }
+
+    async fn switch(&self) -> Result<()> {
+        let entry = self.seal().await?;
+        if matches!(entry.state, State::Committed | State::Finishing) {
+            return Ok(());
+        }
+        if let Err(error) = self.forward(entry.state).await {
+            // Half of it may be new: all of it becomes old again.
+            let back = self.uncancelled().back(State::Sealed).await;
+            back.map_err(|failed| self.repair(failed).because(error.report()))?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    fn repair(&self, error: Error) -> Error {
+        let what = "what was live before the restore cannot be brought back now";
+        Error::new(ErrorKind::RepairNeeded, what)
+            .on(format!("{}, restore {}", self.client.place(), self.journal.id))
+            .because(error)
+            .advise("when the server is well again, call resume")
+    }
+
+    async fn forward(&self, mut state: State) -> Result<()> {
+        let (client, journal, cancel) = (&self.client, &self.journal, &self.cancel);
+        loop {
+            let next = match state {
+                State::Sealed => {
+                    cancel.check()?;
+                    let live = Objects::read(client).await?;
+                    journal.advance(state, State::Clearing, Note::Before(&live)).await?;
+                    state = State::Clearing;
+                    continue;
+                }
+                State::Clearing => {
+                    rules::only(client, &self.wanted().await?).await?;
+                    let mut moves = switch::moves(client, World::Live, World::Old).await?;
+                    if self.way == Way::Once {
+                        moves.extend(switch::moves(client, World::Staged, World::Live).await?);
+                        let states = (state, State::Settling);
+                        switch::at_once(client, journal, states, &moves).await?;
+                        state = State::Settling;
+                        continue;
+                    }
+                    switch::in_batches(client, journal, state, &moves, cancel).await?;
+                    State::Switching
+                }
+                State::Switching => {
+                    let moves = switch::moves(client, World::Staged, World::Live).await?;
+                    switch::in_batches(client, journal, state, &moves, cancel).await?;
+                    State::Settling
+                }
+                State::Settling => {
+                    rules::make(client, &self.wanted().await?, cancel).await?;
+                    State::Committed
+                }
+                State::Committed => return Ok(()),
+                other => return Err(out_of_order("commit", other.as_str())),
+            };
+            journal.advance(state, next, Note::Nothing).await?;
+            state = next;
+        }
+    }
+
+    /// Constraints and indexes of the archive.
+    async fn wanted(&self) -> Result<Objects> {
+        let entry = self.entry("commit").await?;
+        Ok(rules::wanted(&entry.documents()?, &entry.before()?))
+    }
+
+    /// What was live before is live again afterwards, and the restore in the state `goal`.
+    async fn back(&self, goal: State) -> Result<()> {
+        let (client, journal, cancel) = (&self.client, &self.journal, &self.cancel);
+        let mut entry = self.entry("undo").await?;
+        loop {
+            let state = entry.state;
+            let next = match state {
+                State::Staging | State::Sealed | State::Undone | State::Sweeping => return Ok(()),
+                State::Finishing => return Err(gone()),
+                // Nothing that was staged is live yet.
+                State::Clearing => State::Returning,
+                State::Switching | State::Settling | State::Committed => State::Hiding,
+                State::Hiding => {
+                    rules::only(client, &entry.before()?).await?;
+                    let mut moves = switch::moves(client, World::Live, World::Staged).await?;
+                    if self.way == Way::Once {
+                        moves.extend(switch::moves(client, World::Old, World::Live).await?);
+                        let states = (state, State::Mending);
+                        switch::at_once(client, journal, states, &moves).await?;
+                        entry.state = State::Mending;
+                        continue;
+                    }
+                    switch::in_batches(client, journal, state, &moves, cancel).await?;
+                    State::Returning
+                }
+                State::Returning => {
+                    rules::only(client, &entry.before()?).await?;
+                    let moves = switch::moves(client, World::Old, World::Live).await?;
+                    switch::in_batches(client, journal, state, &moves, cancel).await?;
+                    State::Mending
+                }
+                State::Mending => {
+                    rules::make(client, &entry.before()?, cancel).await?;
+                    goal
+                }
+            };
+            journal.advance(state, next, Note::Nothing).await?;
+            entry.state = next;
+        }
+    }
+
+    /// As [`undo`](SinkSession::undo), from any state.
+    pub(super) async fn take_back(&self, goal: State) -> Result<()> {
+        self.on_runtime(|this| async move {
+            let this = this.uncancelled();
+            this.back(goal).await.map_err(|e| this.repair(e))
+        })
+        .await
+    }
+
+    async fn end(&self) -> Result<()> {
+        let Some(entry) = self.journal.read().await? else { return Ok(()) };
+        match entry.state {
+            State::Committed | State::Finishing => {
+                let state = State::Finishing;
+                self.journal.advance(State::Committed, state, Note::Nothing).await?;
+                sweep::world(&self.client, &self.journal, state, World::Old).await?;
+                if entry.numbered {
+                    sweep::numbers(&self.client, &self.journal, state).await?;
+                }
+            }
+            State::Undone => {
+                sweep::world(&self.client, &self.journal, entry.state, World::Staged).await?;
+            }
+            _ => return Err(out_of_order("finish", "it was not committed")),
+        }
+        sweep::rest(&self.client, &self.journal).await
+    }
+
+    async fn give_up(&self) -> Result<()> {
+        let Some(entry) = self.journal.read().await? else { return Ok(()) };
+        match entry.state {
+            State::Committed | State::Finishing => {
+                return Err(out_of_order("abort", "it was committed"));
+            }
+            State::Undone => return self.end().await,
+            State::Staging | State::Sealed | State::Sweeping => {
+                self.sweep_staged(entry.state).await?;
+            }
+            _ => {
+                self.back(State::Sealed).await.map_err(|e| self.repair(e))?;
+                self.sweep_staged(State::Sealed).await?;
+            }
+        }
+        sweep::rest(&self.client, &self.journal).await
+    }
+}
+
+fn gone() -> Error {
+    out_of_order("undo", "what was live before is being removed")
+}
+
+fn out_of_order(verb: &str, why: &str) -> Error {
+    Error::adapter(format!("{verb} was called out of order: {why}"))
+}
+
+#[async_trait]
+impl SinkSession for Session {
+    async fn write(&self, part: Part) -> Result<()> {
+        self.cancel.check()?;
+        match part {
+            Part::Schema(schema) => self.announce(&schema),
+            Part::Records(batch) => self.records(batch).await,
+            Part::End(_) | Part::Notice(_) => Ok(()),
+            other => {
+                let what = "a Neo4j server cannot take this part of an archive";
+                Err(Error::new(ErrorKind::Incompatible, what).on(format!("{other:?}")))
+            }
+        }
+    }
+
+    async fn verify(&self, _: &Content) -> Result<Content> {
+        self.cancel.check()?;
+        self.on_runtime(|this| async move {
+            let entry = this.seal().await?;
+            this.tally(&entry).await
+        })
+        .await
+    }
+
+    async fn commit(&self) -> Result<()> {
+        self.cancel.check()?;
+        self.on_runtime(|this| async move { this.switch().await }).await
+    }
+
+    async fn undo(&self) -> Result<()> {
+        let state = self.state().await?;
+        match state.ok_or_else(|| out_of_order("undo", "nothing was committed"))? {
+            State::Staging | State::Sealed | State::Sweeping => {
+                Err(out_of_order("undo", "it was not committed"))
+            }
+            State::Finishing => Err(gone()),
+            _ => self.take_back(State::Undone).await,
+        }
+    }
+
+    async fn finish(&self) -> Result<()> {
+        self.on_runtime(|this| async move { this.uncancelled().end().await }).await
+    }
+
+    async fn abort(&self) -> Result<()> {
+        self.on_runtime(|this| async move { this.uncancelled().give_up().await }).await
+    }
+}
