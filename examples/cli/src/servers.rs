@@ -22,16 +22,18 @@ pub(crate) fn add(stores: Stores, store: &Store) -> Result<Stores> {
         }
         #[cfg(not(feature = "redis"))]
         Kind::Redis(_) => Err(missing("redis")),
-        Kind::Neo4j(_) => {
-            let what = "this version of the tool has no stores of kind neo4j yet";
-            Err(Error::new(ErrorKind::Unsupported, what))
+        #[cfg(feature = "neo4j")]
+        Kind::Neo4j(server) => {
+            neo4j(server).map(|adapter| crate::stores::add(stores, store, adapter))
         }
+        #[cfg(not(feature = "neo4j"))]
+        Kind::Neo4j(_) => Err(missing("neo4j")),
         Kind::Sqlite { .. } | Kind::Files { .. } => Ok(stores),
     }
     .map_err(|e| e.on(&store.name))
 }
 
-#[cfg(not(all(feature = "qdrant", feature = "redis")))]
+#[cfg(not(all(feature = "qdrant", feature = "redis", feature = "neo4j")))]
 fn missing(feature: &str) -> Error {
     let what = format!("this build of the tool has no stores of kind {feature}");
     Error::new(ErrorKind::Unsupported, what).advise(format!(
@@ -83,6 +85,21 @@ fn redis(server: &Server) -> Result<backup_kit::redis::RedisStore> {
     }
     if let Some(password) = &server.secret {
         options = options.password(&password.fetch()?);
+    }
+    within(|| options.open())
+}
+
+#[cfg(feature = "neo4j")]
+fn neo4j(server: &Server) -> Result<backup_kit::neo4j::Neo4jStore> {
+    let mut options = backup_kit::neo4j::Neo4jStore::options(&server.url);
+    if let Some(user) = &server.user {
+        options = options.user(user);
+    }
+    if let Some(password) = &server.secret {
+        options = options.password(&password.fetch()?);
+    }
+    if let Some(database) = &server.database {
+        options = options.database(database);
     }
     within(|| options.open())
 }
