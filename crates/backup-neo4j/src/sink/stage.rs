@@ -141,17 +141,22 @@ impl Stager {
         kind: &Kind,
         rows: Rows,
     ) -> Result<()> {
-        for batch in rows.batches {
-            let batch = Value::List(batch);
-            if !self.batch(client, journal, kind, &batch).await? {
-                if self.ahead {
-                    return Err(overtaken());
-                }
+        let mut batches: Vec<_> = rows.batches.into_iter().rev().collect();
+        while let Some(mut batch) = batches.pop() {
+            match self.batch(client, journal, kind, &batch).await {
+                Ok(true) => {}
                 // Ends that have not come yet are made, and filled when they come.
-                self.ahead = true;
-                if !self.batch(client, journal, kind, &batch).await? {
-                    return Err(overtaken());
+                Ok(false) if !self.ahead => {
+                    self.ahead = true;
+                    batches.push(batch);
                 }
+                Ok(false) => return Err(overtaken()),
+                // What the server has no memory for at once it may have for halves of it.
+                Err(error) if error.kind() == ErrorKind::LimitExceeded && batch.len() > 1 => {
+                    let rest = batch.split_off(batch.len() / 2);
+                    batches.extend([rest, batch]);
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -164,12 +169,12 @@ impl Stager {
         client: &Client,
         journal: &Journal,
         kind: &Kind,
-        rows: &Value,
+        rows: &[Value],
     ) -> Result<bool> {
-        let statement =
-            journal.guarded(State::Staging, &self.statement(kind)).with("rows", rows.clone());
-        let Value::List(items) = rows else { return Ok(true) };
-        let wanted = items.len() as i64;
+        let statement = journal
+            .guarded(State::Staging, &self.statement(kind))
+            .with("rows", Value::List(rows.to_vec()));
+        let wanted = rows.len() as i64;
         client
             .again_if_refused(|| async {
                 let mut transaction = client.begin().await?;

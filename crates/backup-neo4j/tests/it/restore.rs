@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use backup_core::{Adapter, Cancel, ErrorKind, Part, Reattached, Sink, Switch, WriteMode};
 use backup_neo4j::{Neo4jOptions, Neo4jStore};
-use neo4j_testserver::{Server, several, shared};
+use neo4j_testserver::{Options, Server, available, several, shared, skip};
 use serde_json::{Value, json};
 
 use crate::{
@@ -326,4 +326,47 @@ fn a_write_that_comes_late_leaves_nothing() {
     });
     assert_eq!(leftovers(&server), Vec::<String>::new());
     assert_eq!(server.cypher("MATCH (n) RETURN n", json!({})).unwrap(), Vec::<Value>::new());
+}
+
+#[test]
+fn a_server_with_little_memory_takes_less_at_once_and_is_never_half_switched() {
+    if let Err(missing) = available() {
+        return skip(&missing);
+    }
+    let little = ("dbms.memory.transaction.total.max".to_owned(), "16m".to_owned());
+    let server = Server::start(Options { settings: vec![little], ..Options::default() });
+    let server = server.expect("a server");
+    other(&server);
+    let before = content(&server);
+    let nodes: Vec<_> = (0..8000).map(|i| (json!(i), json!({"id": i}))).collect();
+    let links = (1..8000).map(|i| {
+        let (from, to) = (json!(["New", i - 1]), json!(["New", i]));
+        (json!([from, to, 0]), json!({"from": from, "properties": {"n": i}, "to": to}))
+    });
+    let links: Vec<_> = links.collect();
+    let link = json!({"type": "LINKS", "constraints": [], "indexes": []});
+    let archive = Archive::default()
+        .with("New", document(&["New"], json!({})), &nodes)
+        .with("[LINKS]", link, &links);
+    runtime().block_on(async {
+        // The host insists on one transaction, and the server refuses it.
+        let store = keyed(&server).transaction_memory(u64::MAX).connect().await.unwrap();
+        let (_, session) = archive.stage(&store, "once").await.unwrap();
+        let error = session.commit().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::LimitExceeded, "{}", error.report());
+        assert_eq!(content(&server), before);
+        session.abort().await.unwrap();
+        assert_eq!(leftovers(&server), Vec::<String>::new());
+
+        let store = keyed(&server).connect().await.unwrap();
+        let plan = archive.plan("batches", WriteMode::Replace);
+        assert_eq!(store.prepare(&plan).await.unwrap().switch, Switch::Stepwise);
+        let (_, session) = archive.stage(&store, "batches").await.unwrap();
+        session.commit().await.unwrap();
+        assert_eq!(session.verify(&archive.content()).await.unwrap(), archive.content());
+        session.finish().await.unwrap();
+    });
+    assert_eq!(leftovers(&server), Vec::<String>::new());
+    let count = server.cypher("MATCH (:New)-[r:LINKS]->(:New) RETURN count(r)", json!({}));
+    assert_eq!(count.expect("rows"), [json!([{"$type": "Integer", "_value": "7999"}])]);
 }
