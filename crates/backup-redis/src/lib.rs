@@ -23,9 +23,11 @@
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+mod back;
 mod client;
 mod error;
 mod large;
+mod leftover;
 mod live;
 mod model;
 mod naming;
@@ -39,6 +41,7 @@ mod records;
 mod rename;
 mod replica;
 mod reply;
+mod session;
 mod sink;
 mod slots;
 mod snapshot;
@@ -50,6 +53,7 @@ mod swap;
 mod token;
 mod write;
 
+pub use leftover::Leftover;
 pub use native::RedisFolder;
 pub use options::{Consistency, Expiry, RedisOptions};
 pub use rdb::RdbFile;

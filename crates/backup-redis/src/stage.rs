@@ -1,14 +1,14 @@
-//! A restore up to the switch: what is written, and what is read back.
+//! A restore up to the switch: what is written, and where.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use backup_core::{
-    Cancel, Content, Error, ErrorKind, Part, Result, SinkSession, async_trait,
-    record::{Key, RecordBatch, Tally},
+    Cancel, Error, ErrorKind, Result,
+    record::{RecordBatch, Tally},
 };
 use bytes::Bytes;
 use redis::{Pipeline, Value};
@@ -19,8 +19,6 @@ use crate::{
     naming::{Naming, Prefixes, REST},
     options::RedisOptions,
     place::{Place, helper, pattern},
-    reader::{Found, Reader},
-    records::Records,
     reply,
     slots::{self, Ranges},
     token::{State, Token, Way},
@@ -49,17 +47,17 @@ pub(crate) struct Session {
     turn: Arc<AsyncMutex<()>>,
     /// Connections for writing, which stay.
     connected: Arc<OnceCell<Arc<[Target]>>>,
-    answers: Arc<Mutex<Answers>>,
+    pub(crate) answers: Arc<Mutex<Answers>>,
 }
 
 /// What was told of live keys: by database and key the tally of its records. About 100 bytes
 /// each.
-type Answers = HashMap<(u32, Bytes), Tally>;
+pub(crate) type Answers = HashMap<(u32, Bytes), Tally>;
 
 /// One database of one server.
 pub(crate) struct Target {
     pub(crate) db: u32,
-    slots: Option<Ranges>,
+    pub(crate) slots: Option<Ranges>,
     /// Where it is staged.
     pub(crate) staging: Node,
     pub(crate) live: Node,
@@ -94,7 +92,7 @@ impl Session {
         Self { cancel: Cancel::new(), ..self.clone() }
     }
 
-    async fn on_runtime<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T>
+    pub(crate) async fn on_runtime<T, F>(&self, work: impl FnOnce(Self) -> F) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
@@ -107,12 +105,12 @@ impl Session {
     }
 
     /// Where what is staged stands, in the database where it is staged.
-    fn staged_place(&self) -> Place {
+    pub(crate) fn staged_place(&self) -> Place {
         let place = if self.by_slot() { Place::aside(&self.token.id, 'n') } else { Place::live() };
         place.with_deadlines(&self.token.id, self.by_slot())
     }
 
-    fn live_place(&self) -> Place {
+    pub(crate) fn live_place(&self) -> Place {
         Place::live().with_deadlines(&self.token.id, self.by_slot())
     }
 
@@ -215,7 +213,7 @@ impl Session {
         self.announced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn announce(&self, schema: &backup_core::Schema) -> Result<()> {
+    pub(crate) fn announce(&self, schema: &backup_core::Schema) -> Result<()> {
         let name = &schema.collection;
         if !self.token.collections.contains(name) {
             let what = "the archive has a collection that was not planned";
@@ -230,7 +228,7 @@ impl Session {
         Ok(())
     }
 
-    async fn records(&self, batch: RecordBatch) -> Result<()> {
+    pub(crate) async fn records(&self, batch: RecordBatch) -> Result<()> {
         if !self.announced().contains(batch.collection()) {
             let what = "records came without the collection's description";
             return Err(Error::new(ErrorKind::Unfinished, what)
@@ -258,7 +256,7 @@ impl Session {
         .await
     }
 
-    async fn connected(&self) -> Result<Arc<[Target]>> {
+    pub(crate) async fn connected(&self) -> Result<Arc<[Target]>> {
         let connect = || async { Ok(self.targets().await?.into()) };
         self.connected.get_or_try_init(connect).await.map(Arc::clone)
     }
@@ -280,7 +278,7 @@ impl Session {
     }
 
     /// The hashes in which a restore keeps notes of one kind.
-    async fn notes(&self, node: &Node, kind: char) -> Result<Vec<Bytes>> {
+    pub(crate) async fn notes(&self, node: &Node, kind: char) -> Result<Vec<Bytes>> {
         if !self.by_slot() {
             return Ok(vec![helper(&self.token.id, kind, None).into()]);
         }
@@ -368,171 +366,6 @@ impl Session {
         Ok(())
     }
 
-    /// What is staged, or after the commit what is live.
-    async fn tally(&self, state: State) -> Result<Content> {
-        let live = !matches!(state, State::Staged | State::Sealed);
-        let mut content = Content::new();
-        for name in &self.token.collections {
-            content.collections.entry(name.clone()).or_default();
-        }
-        for target in self.targets().await? {
-            let cancel = self.cancel.clone();
-            let mut readers = Vec::new();
-            if !live {
-                let node = target.staging;
-                readers.push(Reader::staged(node, target.db, self.staged_place(), cancel));
-            } else if self.token.merge {
-                // Those that were switched in have left what they replaced, or that nothing was.
-                let mut keys = Vec::new();
-                for kind in ['o', 'x'] {
-                    let place = Place::aside(&self.token.id, kind);
-                    let found =
-                        names(&target.live, &pattern(&self.token.id, kind), &cancel).await?;
-                    keys.extend(found.iter().filter_map(|name| place.key_of(name)));
-                }
-                let reader = Reader::of(target.live, target.db, keys, cancel);
-                readers.push(reader.with_deadlines(&self.live_place()));
-            } else {
-                let options = Arc::clone(&self.options);
-                let reader = Reader::scan(target.live, target.db, options, cancel);
-                readers.push(reader.with_deadlines(&self.live_place()));
-            }
-            for mut reader in readers {
-                reader.shift = self.token.shift;
-                self.add(&mut reader, &mut content).await?;
-            }
-        }
-        Ok(content)
-    }
-
-    async fn add(&self, reader: &mut Reader, content: &mut Content) -> Result<()> {
-        let naming = restored(&self.token, &self.options);
-        let mut records = Records::new(naming, self.options.look_inside, &[]);
-        let mut count = |records: &mut Records| {
-            while let Some(part) = records.next() {
-                if let Part::Records(batch) = part {
-                    let name = batch.collection().to_owned();
-                    content.collections.entry(name).or_default().add_batch(&batch);
-                }
-            }
-        };
-        while let Some(found) = reader.next(&|_| true).await? {
-            if let Found::Item(item) = found {
-                records.push(&item)?;
-                count(&mut records);
-            }
-        }
-        records.finish()?;
-        count(&mut records);
-        Ok(())
-    }
-
-    /// The live records of some keys; remembers the answer.
-    async fn look_up(&self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
-        let naming = self.naming_with(collection);
-        let mut asked = BTreeMap::<(u32, Bytes), ()>::new();
-        for key in keys {
-            let (db, key) = naming.key(collection, key)?;
-            asked.insert((db, key.into()), ());
-        }
-        let (batches, found) = self.read_live(asked.keys(), Some(collection)).await?;
-        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        for (id, ()) in asked {
-            let tally = found.get(&id).cloned().unwrap_or_default();
-            // What was told first counts: by that the caller decided.
-            answers.entry(id).or_insert(tally);
-        }
-        Ok(batches)
-    }
-
-    /// A collection may be asked about that the archive does not have.
-    fn naming_with(&self, collection: &str) -> Naming {
-        restored_with(&self.token, &self.options, Some(&collection.to_owned()))
-    }
-
-    async fn read_live(
-        &self,
-        keys: impl Iterator<Item = &(u32, Bytes)>,
-        collection: Option<&str>,
-    ) -> Result<(Vec<RecordBatch>, Answers)> {
-        let targets = self.connected().await?;
-        let mut by_target: Vec<Vec<Bytes>> = targets.iter().map(|_| Vec::new()).collect();
-        for (db, key) in keys {
-            by_target[find(&targets, *db, key)?].push(key.clone());
-        }
-        let naming = match collection {
-            Some(collection) => self.naming_with(collection),
-            None => restored(&self.token, &self.options),
-        };
-        let look_inside = self.options.look_inside;
-        let only: Vec<String> = collection.map(str::to_owned).into_iter().collect();
-        let mut records = Records::new(naming.clone(), look_inside, &only);
-        let (mut batches, mut tallies) = (Vec::new(), Answers::new());
-        for (target, keys) in targets.iter().zip(by_target).filter(|(_, keys)| !keys.is_empty()) {
-            // A connection of its own: large keys are watched.
-            let live = match &target.slots {
-                None => self.client.first(target.db).await?,
-                Some(_) => target.live.clone(),
-            };
-            let mut reader = Reader::of(live, target.db, keys, self.cancel.clone());
-            while let Some(found) = reader.next(&|_| true).await? {
-                let Found::Item(item) = found else { continue };
-                let (prefix, rest) = naming.split(&item.key);
-                let mut one =
-                    backup_core::record::BatchBuilder::new(naming.collection(item.db, prefix));
-                let key = crate::model::record_key(rest);
-                crate::model::push(&mut one, &key, &item.part, look_inside)?;
-                let id = (item.db, item.key.clone());
-                tallies.entry(id).or_default().add_batch(&one.finish()?);
-                if collection.is_some() {
-                    records.push(&item)?;
-                }
-            }
-        }
-        records.finish()?;
-        while let Some(part) = records.next() {
-            if let Part::Records(batch) = part {
-                batches.push(batch);
-            }
-        }
-        Ok((batches, tallies))
-    }
-
-    /// Refuses to write over keys that are not as they were told.
-    pub(crate) async fn nothing_changed(&self) -> Result<()> {
-        let told = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let place = Place::aside(&self.token.id, 'n');
-        let targets = self.connected().await?;
-        let all: Vec<_> = told.keys().cloned().collect();
-        for round in all.chunks(ROUND) {
-            self.cancel.check()?;
-            let mut pipes: Vec<Pipeline> = targets.iter().map(|_| Pipeline::new()).collect();
-            let mut asked: Vec<Vec<&(u32, Bytes)>> = targets.iter().map(|_| Vec::new()).collect();
-            for id in round {
-                let number = find(&targets, id.0, &id.1)?;
-                pipes[number].cmd("EXISTS").arg(&place.name(&id.1)[..]);
-                asked[number].push(id);
-            }
-            let mut written = Vec::new();
-            for ((target, pipe), ids) in targets.iter().zip(&pipes).zip(asked) {
-                let replies = target.staging.every("a key cannot be read", pipe).await?;
-                let staged =
-                    ids.into_iter().zip(replies).filter(|(_, there)| *there == Value::Int(1));
-                written.extend(staged.map(|(id, _)| id.clone()));
-            }
-            let (_, now) = self.read_live(written.iter(), None).await?;
-            for id in &written {
-                if now.get(id).cloned().unwrap_or_default() != told[id] {
-                    let what = "a key was changed since the restore looked at it";
-                    return Err(Error::new(ErrorKind::Changed, what)
-                        .on(String::from_utf8_lossy(&id.1))
-                        .advise("pause what writes to the server, then restore again"));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Removes what is kept under names of these kinds.
     pub(crate) async fn sweep(&self, kinds: &[&str]) -> Result<()> {
         for target in self.targets().await? {
@@ -551,89 +384,6 @@ impl Session {
         }
         Ok(())
     }
-
-    pub(crate) fn tell_hook(&self) {
-        if let Some(hook) = &self.options.after_switch {
-            hook();
-        }
-    }
-
-    async fn switch(&self) -> Result<()> {
-        let state = self.seal().await?;
-        if state == State::Committed {
-            return Ok(());
-        }
-        if matches!(state, State::Undoing | State::Undone) {
-            return Err(out_of_order("commit", "it was undone"));
-        }
-        match &self.token.way {
-            Way::Swap(pairs) => self.swap(pairs, State::Committed).await?,
-            Way::Rename(_) => self.rename_in(state).await?,
-        }
-        self.tell_hook();
-        Ok(())
-    }
-
-    async fn switch_back(&self) -> Result<()> {
-        let state = self.state().await?;
-        match state.ok_or_else(|| out_of_order("undo", "nothing was committed"))? {
-            State::Undone => return Ok(()),
-            State::Staged | State::Sealed => {
-                return Err(out_of_order("undo", "it was not committed"));
-            }
-            _ => {}
-        }
-        let back = match &self.token.way {
-            Way::Swap(pairs) => self.swap(pairs, State::Undone).await,
-            Way::Rename(_) => self.rename_back().await,
-        };
-        back.map_err(|error| {
-            let what = "what was replaced cannot be put back";
-            Error::new(ErrorKind::RepairNeeded, what)
-                .on(format!("on the server, under {}", self.token.marker()))
-                .because(error)
-                .advise("when the server is well again, call resume")
-        })?;
-        self.tell_hook();
-        Ok(())
-    }
-
-    async fn end(&self) -> Result<()> {
-        let state = match self.state().await? {
-            None => return Ok(()),
-            Some(state @ (State::Committed | State::Undone)) => state,
-            Some(_) => return Err(out_of_order("finish", "it was not committed")),
-        };
-        if state == State::Committed {
-            for target in self.targets().await? {
-                self.set_deadlines(&target.live, &self.live_place(), true).await?;
-            }
-        }
-        self.remove().await
-    }
-
-    async fn give_up(&self) -> Result<()> {
-        match self.state().await? {
-            None => return Ok(()),
-            Some(State::Committed | State::Undone) => {
-                return Err(out_of_order("abort", "it was committed"));
-            }
-            Some(State::Staged | State::Sealed) => {}
-            Some(_) => self.switch_back().await?,
-        }
-        self.remove().await
-    }
-
-    async fn remove(&self) -> Result<()> {
-        match &self.token.way {
-            Way::Swap(pairs) => self.release(pairs).await,
-            Way::Rename(_) => {
-                self.sweep(&["n", "o", "x", "d", "s", "t"]).await?;
-                let node = self.marker_node().await?;
-                node.one(redis::cmd("DEL").arg(self.token.marker())).await.map(drop)
-            }
-        }
-    }
 }
 
 /// The naming under which the collections of a restore have their keys.
@@ -642,7 +392,11 @@ pub(crate) fn restored(token: &Token, options: &RedisOptions) -> Naming {
 }
 
 /// As [`restored`], with another collection.
-fn restored_with(token: &Token, options: &RedisOptions, other: Option<&String>) -> Naming {
+pub(crate) fn restored_with(
+    token: &Token,
+    options: &RedisOptions,
+    other: Option<&String>,
+) -> Naming {
     let databases = options.naming().databases().to_vec();
     let several = databases.len() > 1;
     let name = |collection: &String| {
@@ -677,7 +431,7 @@ pub(crate) async fn names(node: &Node, pattern: &str, cancel: &Cancel) -> Result
     }
 }
 
-fn find(targets: &[Target], db: u32, key: &[u8]) -> Result<usize> {
+pub(crate) fn find(targets: &[Target], db: u32, key: &[u8]) -> Result<usize> {
     let slot = slots::slot(key);
     let fits = |target: &Target| {
         target.db == db && target.slots.as_ref().is_none_or(|slots| slots.has(slot))
@@ -694,52 +448,4 @@ pub(crate) fn now_ms() -> i64 {
 
 pub(crate) fn out_of_order(verb: &str, why: &str) -> Error {
     Error::adapter(format!("{verb} was called out of order: {why}"))
-}
-
-#[async_trait]
-impl SinkSession for Session {
-    async fn existing(&self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
-        self.cancel.check()?;
-        let (collection, keys) = (collection.to_owned(), keys.to_vec());
-        self.on_runtime(|this| async move { this.look_up(&collection, &keys).await }).await
-    }
-
-    async fn write(&self, part: Part) -> Result<()> {
-        self.cancel.check()?;
-        match part {
-            Part::Schema(schema) => self.announce(&schema),
-            Part::Records(batch) => self.records(batch).await,
-            Part::End(_) | Part::Notice(_) => Ok(()),
-            other => {
-                let what = "a Redis server cannot take this part of an archive";
-                Err(Error::new(ErrorKind::Incompatible, what).on(format!("{other:?}")))
-            }
-        }
-    }
-
-    async fn verify(&self, _: &Content) -> Result<Content> {
-        self.cancel.check()?;
-        self.on_runtime(|this| async move {
-            let state = this.seal().await?;
-            this.tally(state).await
-        })
-        .await
-    }
-
-    async fn commit(&self) -> Result<()> {
-        self.cancel.check()?;
-        self.on_runtime(|this| async move { this.switch().await }).await
-    }
-
-    async fn undo(&self) -> Result<()> {
-        self.on_runtime(|this| async move { this.uncancelled().switch_back().await }).await
-    }
-
-    async fn finish(&self) -> Result<()> {
-        self.on_runtime(|this| async move { this.uncancelled().end().await }).await
-    }
-
-    async fn abort(&self) -> Result<()> {
-        self.on_runtime(|this| async move { this.uncancelled().give_up().await }).await
-    }
 }

@@ -6,6 +6,7 @@ mod crash;
 mod faults;
 mod merge;
 mod native;
+mod proxy;
 mod rich;
 mod server;
 mod snapshot;
