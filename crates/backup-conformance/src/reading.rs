@@ -287,6 +287,11 @@ impl Reader {
     }
 }
 
+/// An entry with its content.
+pub(crate) async fn kept(entry: FileEntry) -> Result<Kept> {
+    Reader::default().entry(entry).await
+}
+
 async fn read(mut body: ByteStream) -> Result<Bytes> {
     let mut bytes = BytesMut::new();
     while let Some(piece) = body.next().await {

@@ -11,7 +11,7 @@ use crate::{
     compat::VectorChanges,
     error::{Error, ErrorKind, Result},
     manifest::CollectionInfo,
-    part::{Content, Part},
+    part::{Content, EntryPath, FileEntry, Part},
     record::{Key, RecordBatch},
 };
 
@@ -201,8 +201,21 @@ pub trait SinkSession: Send + Sync {
         Err(no_merge().on(collection))
     }
 
+    /// What the live store has at a path of a root, as a backup would carry it; `None` for
+    /// nothing. As [`existing`](Self::existing), for entries, with the same promise for what was
+    /// asked since the entry before was written. Bodies may be read until then, too.
+    ///
+    /// # Errors
+    /// [`Unsupported`](crate::ErrorKind::Unsupported) without the capability `merge`;
+    /// [`Conflict`](crate::ErrorKind::Conflict) where no entry can be: what is there is none,
+    /// or a folder above is something else.
+    async fn existing_entry(&self, root: &str, _path: &EntryPath) -> Result<Option<FileEntry>> {
+        Err(no_merge().on(root))
+    }
+
     /// Writes a part into staging. May be called for several parts at once, but a schema
-    /// comes alone and before its records, and entries of a root come in order.
+    /// comes alone and before its records, and entries of a root come in order; in merge mode
+    /// one that is kept under another name comes in the place of the other.
     ///
     /// # Errors
     /// A part that the store refuses. The restore is then aborted.

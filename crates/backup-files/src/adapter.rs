@@ -18,6 +18,7 @@ impl Adapter for FilesStore {
     fn capabilities(&self) -> Capabilities {
         let mut can = Capabilities::default();
         can.entries = true;
+        can.merge = true;
         can.undo = true;
         can.collections = true;
         can

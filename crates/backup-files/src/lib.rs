@@ -50,6 +50,11 @@
 //! one by one, `CURRENT` first out and last in, noted on the disk step by step. What the
 //! host excludes from backups is then gone with the old tree; plans say so.
 //!
+//! A restore that merges puts entries among those that are there, one by one, by the rule for
+//! conflicts; everything else in the root stays as it is. Each replaces what was there by an
+//! exchange of names, noted on the disk, and all of it can be taken back. A file that was changed
+//! after it was compared with the archive's is not written over: the restore is taken back.
+//!
 //! # Limits
 //! * Unix only: on other systems this crate is empty.
 //! * The names of one folder are held in memory, and of all folders above it: about 30 bytes
@@ -73,7 +78,10 @@ mod adapter;
 mod config;
 mod exclude;
 mod guard;
+mod live;
+mod merge;
 mod mounts;
+mod notes;
 mod place;
 mod prepare;
 mod read;

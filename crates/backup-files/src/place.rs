@@ -6,6 +6,7 @@
 //!     new/                         the staged tree; after an exchange, the pre-image
 //!     old/                         the pre-image, where entries are moved one by one
 //!     implied                      folders that nothing announced
+//!     notes, folders               of a merge: what was staged, and what was around it
 //! ```
 
 use std::{
@@ -24,12 +25,16 @@ use rustix::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    notes::List,
     remove,
     sys::{self, Stamp, fail},
 };
 
 pub(crate) const NEW: &[u8] = b"new";
 pub(crate) const OLD: &[u8] = b"old";
+/// What a merge staged, and the live folders that it puts something into.
+pub(crate) const NOTES: &[u8] = b"notes";
+pub(crate) const FOLDERS: &[u8] = b"folders";
 const STATE: &[u8] = b"state.json";
 const STATE_NEXT: &[u8] = b"state.json.next";
 const IMPLIED: &[u8] = b"implied";
@@ -52,6 +57,19 @@ pub(crate) struct RootToken {
     pub(crate) made: Vec<String>,
     /// Paths in the root that belong to others and stay as they are.
     pub(crate) keep: Vec<String>,
+    #[serde(default)]
+    pub(crate) how: How,
+}
+
+/// What becomes of what is in the root.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum How {
+    #[default]
+    Replace,
+    Merge,
+    /// Nothing: the root was not there when the merge was planned, and must not be.
+    Make,
 }
 
 impl RootToken {
@@ -217,6 +235,14 @@ impl Place {
         sys::create_file(&self.dir, IMPLIED).map_err(self.failed())
     }
 
+    pub(crate) fn create_notes(&self) -> Result<Option<List>> {
+        if self.token.how != How::Merge {
+            return Ok(None);
+        }
+        let file = sys::create_file(&self.dir, NOTES).map_err(self.failed())?;
+        Ok(Some(List::new(file)))
+    }
+
     pub(crate) fn implied(&self) -> Result<File> {
         sys::open_file(&self.dir, IMPLIED).map_err(self.failed())
     }
@@ -242,7 +268,7 @@ impl Place {
 
     /// Removes the hidden folder; what it knows goes last.
     pub(crate) fn remove(self) -> Result<()> {
-        for name in [NEW, OLD, IMPLIED, PROBE, STATE_NEXT, STATE] {
+        for name in [NEW, OLD, IMPLIED, NOTES, FOLDERS, PROBE, STATE_NEXT, STATE] {
             remove::tree(&self.dir, name)?;
         }
         remove::tree(&self.outer, self.token.staging.as_bytes())?;

@@ -6,7 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use backup_core::{Error, ErrorKind, Prepared, Result, StagePlan, Switch};
+use backup_core::{Error, ErrorKind, Prepared, Result, StagePlan, Switch, WriteMode};
 use rustix::fs::{Access, FileType};
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     config::Root,
     guard::{self, Guard, OpenFiles},
     mounts,
-    place::RootToken,
+    place::{How, RootToken},
     sink::Token,
     stage::below,
     sys,
@@ -56,7 +56,7 @@ pub(crate) fn prepare(roots: &[Root], plan: &StagePlan, stepwise: bool) -> Resul
             devices.insert(stamp.id.0);
         }
         // Roots are switched one after the other.
-        if token.stepwise || !knows_exchange || roots.len() > 1 {
+        if token.stepwise || token.how == How::Merge || !knows_exchange || roots.len() > 1 {
             switch = Switch::Stepwise;
         }
         tokens.push(token);
@@ -88,6 +88,7 @@ fn look(
             "a root cannot be restored: it is `/`, or its path is not UTF-8",
         ));
     };
+    let merges = plan.mode == WriteMode::Merge;
     let inside = live.is_some() && mounts::is_mount(&path);
     let mut keep = BTreeSet::new();
     if live.is_some() {
@@ -97,7 +98,11 @@ fn look(
                 .advise("unmount it, or make it a root of its own"));
         }
         kept(&path, plan, &mut keep)?;
-        notes.push(format!("the content of {text} will be replaced"));
+        notes.push(if merges {
+            format!("entries are put into {text} one by one; what else is there stays")
+        } else {
+            format!("the content of {text} will be replaced")
+        });
     } else {
         // Also what is not there yet must not lie in a folder of others.
         guard::within(&path, &plan.avoid)?;
@@ -112,18 +117,18 @@ fn look(
         .take_while(|folder| !folder.exists())
         .map(|folder| folder.to_string_lossy().into_owned())
         .collect::<Vec<_>>();
-    if inside {
+    if inside && !merges {
         notes.push(format!(
             "{text} is a mount point: its entries are moved one by one, and readers may see a part of them meanwhile"
         ));
     }
-    if !keep.is_empty() {
+    if !keep.is_empty() && !merges {
         notes.push(format!(
             "{} files in {text} belong to others or are in use and stay as they are; so entries are moved one by one",
             keep.len()
         ));
     }
-    if !root.exclude.globs().is_empty() {
+    if !root.exclude.globs().is_empty() && !merges {
         notes.push(format!(
             "what {} excludes from backups in {text} is in no archive and will be gone afterwards",
             root.exclude.globs().join(", ")
@@ -135,9 +140,15 @@ fn look(
         path: text.to_owned(),
         staging: staging_name(base, &plan.restore_id),
         inside,
-        stepwise: stepwise || inside || !keep.is_empty(),
+        // In a merge, whether two names can be exchanged.
+        stepwise: stepwise || (!merges && (inside || !keep.is_empty())),
         made: made.into_iter().rev().collect(),
         keep: keep.into_iter().collect(),
+        how: match (merges, live) {
+            (false, _) => How::Replace,
+            (true, Some(_)) => How::Merge,
+            (true, None) => How::Make,
+        },
     };
     Ok((token, knows_exchange))
 }

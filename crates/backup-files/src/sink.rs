@@ -1,6 +1,6 @@
 //! Restoring: every root on a thread of its own, all roots or none.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use backup_core::{
     ByteStream, Cancel, Content, EntryKind, EntryPath, Error, ErrorKind, FileEntry, Part, Prepared,
@@ -12,11 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     FilesStore,
-    place::{self, NEW, Place, RootToken, Step},
+    live::Live,
+    notes::Known,
+    place::{self, How, NEW, Place, RootToken, Step},
     prepare,
     read::SMALL,
     stage::{Dress, Gate, Make, Stage},
-    switch::Live,
+    switch,
     tally::{Ignore, tally},
 };
 
@@ -97,7 +99,7 @@ fn reattach(tokens: Vec<RootToken>) -> Result<(Vec<RootStage>, Found)> {
                 || (step == Step::Committed && !place.state.stepwise)
             {
                 match (place.which_is_live()?, step) {
-                    (Live::Neither, _) => {
+                    (switch::Live::Neither, _) => {
                         let aside = token.outer().join(&token.staging).join("new");
                         let reason = format!(
                             "{} is neither the old folder nor the restored one; one of them is {}",
@@ -106,14 +108,17 @@ fn reattach(tokens: Vec<RootToken>) -> Result<(Vec<RootStage>, Found)> {
                         );
                         return Ok((Vec::new(), Found::Unknown(reason)));
                     }
-                    (Live::New, Step::Exchange) => place.save(Step::Committed)?,
-                    (Live::Old, Step::Exchange | Step::Committed) => place.save(Step::Staging)?,
+                    (switch::Live::New, Step::Exchange) => place.save(Step::Committed)?,
+                    (switch::Live::Old, Step::Exchange | Step::Committed) => {
+                        place.save(Step::Staging)?
+                    }
                     _ => {}
                 }
             }
             place.step_on()?;
         }
-        stages.push(RootStage { token, place, stage: None, cancel: Cancel::new() });
+        let (stage, live) = (None, Live::default());
+        stages.push(RootStage { token, place, stage, live, cancel: Cancel::new() });
     }
     let all: Vec<Step> =
         stages.iter().filter_map(|stage| Some(stage.place.as_ref()?.state.step)).collect();
@@ -146,14 +151,16 @@ struct RootStage {
     place: Option<Place>,
     /// Takes entries until all have come.
     stage: Option<Stage>,
+    live: Live,
     cancel: Cancel,
 }
 
 impl RootStage {
     fn begin(token: RootToken, cancel: Cancel) -> Result<Self> {
         let place = Place::create(&token)?;
-        let stage = Stage::new(place.folder(NEW)?, place.create_implied()?)?;
-        Ok(Self { token, place: Some(place), stage: Some(stage), cancel })
+        let stage = Stage::new(place.folder(NEW)?, place.create_implied()?, place.create_notes()?)?;
+        let live = Live::default();
+        Ok(Self { token, place: Some(place), stage: Some(stage), live, cancel })
     }
 
     fn place(&mut self) -> Result<&mut Place> {
@@ -204,6 +211,9 @@ impl RootStage {
         self.seal()?;
         let cancel = self.cancel.clone();
         let place = self.place()?;
+        if place.token.how == How::Merge {
+            return place.verify_merge(&cancel);
+        }
         let keep = place.token.keep();
         let implied = place.implied()?;
         let folders = &place.state.new_folders;
@@ -263,7 +273,7 @@ const BATCH_BYTES: usize = 1 << 20;
 
 struct RootSession {
     name: String,
-    worker: Worker<Option<RootStage>>,
+    worker: Arc<Worker<Option<RootStage>>>,
     inbox: Mutex<Inbox>,
     cancel: Cancel,
 }
@@ -271,10 +281,12 @@ struct RootSession {
 /// Entries that came and are not made yet.
 struct Inbox {
     gate: Gate,
-    waiting: Vec<(EntryPath, Dress, Make)>,
+    waiting: Vec<(EntryPath, Dress, Make, Known)>,
     bytes: usize,
     /// An entry has begun to come; one that broke off leaves this behind.
     begun: bool,
+    /// What the live root was asked for since the last entry.
+    asked: Vec<(EntryPath, Known)>,
 }
 
 impl Inbox {
@@ -290,9 +302,14 @@ impl Inbox {
 impl RootSession {
     fn spawn(token: &RootToken, stage: Option<RootStage>, cancel: &Cancel) -> Result<Self> {
         let name = token.root.clone();
-        let worker = Worker::spawn(format!("files {name}"), || Ok(stage))?;
-        let inbox =
-            Inbox { gate: Gate::new(token.keep()), waiting: Vec::new(), bytes: 0, begun: false };
+        let worker = Arc::new(Worker::spawn(format!("files {name}"), || Ok(stage))?);
+        let inbox = Inbox {
+            gate: Gate::new(token.keep(), token.how != How::Merge),
+            waiting: Vec::new(),
+            bytes: 0,
+            begun: false,
+            asked: Vec::new(),
+        };
         Ok(Self { name, worker, inbox: Mutex::new(inbox), cancel: cancel.clone() })
     }
 
@@ -325,7 +342,9 @@ impl RootSession {
             return Ok(());
         }
         let make = |stage: &mut Stage| {
-            waiting.into_iter().try_for_each(|(path, dress, what)| stage.make(path, dress, what))
+            waiting
+                .into_iter()
+                .try_for_each(|(path, dress, what, before)| stage.make(path, dress, what, before))
         };
         self.ask(move |root| root.staging(make)).await
     }
@@ -338,6 +357,9 @@ impl RootSession {
         inbox.check()?;
         inbox.gate.pass(&path, dress, &kind).map_err(|error| error.on(&self.name))?;
         inbox.begun = true;
+        let asked = std::mem::take(&mut inbox.asked).into_iter();
+        let before = asked.rev().find(|(asked, _)| *asked == path);
+        let before = before.map(|(_, known)| known).unwrap_or_default();
         let what = match kind {
             EntryKind::Directory => Make::Folder,
             EntryKind::Symlink { target } => Make::Link(target),
@@ -346,7 +368,7 @@ impl RootSession {
             }
             EntryKind::File { len, body } => {
                 self.flush(&mut inbox).await?;
-                self.large(path, dress, len, body).await?;
+                self.large(path, dress, len, body, before).await?;
                 inbox.begun = false;
                 return Ok(());
             }
@@ -354,12 +376,36 @@ impl RootSession {
         if let Make::File(bytes) = &what {
             inbox.bytes += bytes.len();
         }
-        inbox.waiting.push((path, dress, what));
+        inbox.waiting.push((path, dress, what, before));
         if inbox.waiting.len() >= BATCH_ENTRIES || inbox.bytes >= BATCH_BYTES {
             self.flush(&mut inbox).await?;
         }
         inbox.begun = false;
         Ok(())
+    }
+
+    async fn existing(&self, path: &EntryPath) -> Result<Option<FileEntry>> {
+        self.cancel.check()?;
+        let mut inbox = self.inbox.lock().await;
+        inbox.gate.free(path)?;
+        let wanted = path.clone();
+        let found = self.ask(move |root| {
+            let place = root.place.as_ref();
+            place.map_or(Ok(None), |place| root.live.find(place, &wanted))
+        });
+        let found = found.await?;
+        let known = found.as_ref().map_or(Known::Nothing, |(facts, _)| Known::There(*facts));
+        if inbox.asked.iter().any(|(asked, before)| asked == path && *before != known) {
+            return Err(Error::new(ErrorKind::Changed, "a file changes while it is read").on(path));
+        }
+        inbox.asked.push((path.clone(), known));
+        Ok(found.map(|(facts, what)| FileEntry {
+            root: self.name.clone(),
+            path: path.clone(),
+            mode: what.mode(&facts),
+            modified: facts.modified,
+            kind: what.kind(&self.worker, facts.size),
+        }))
     }
 
     async fn large(
@@ -368,8 +414,9 @@ impl RootSession {
         dress: Dress,
         len: u64,
         mut body: ByteStream,
+        before: Known,
     ) -> Result<()> {
-        self.ask(move |root| root.staging(|stage| stage.open(path, dress, len))).await?;
+        self.ask(move |root| root.staging(|stage| stage.open(path, dress, len, before))).await?;
         // One piece is fetched while the one before it is written.
         let mut before = None;
         while let Some(piece) = body.try_next().await? {
@@ -421,6 +468,10 @@ impl Session {
 
 #[async_trait]
 impl SinkSession for Session {
+    async fn existing_entry(&self, root: &str, path: &EntryPath) -> Result<Option<FileEntry>> {
+        self.root(root)?.existing(path).await
+    }
+
     async fn write(&self, part: Part) -> Result<()> {
         match part {
             Part::Schema(schema) => {

@@ -7,12 +7,21 @@ use std::{
 };
 
 use backup_core::{EntryKind, EntryPath, Error, ErrorKind, Result};
-use rustix::{fs::AtFlags, io::Errno};
+use rustix::{
+    fs::{AtFlags, FileType},
+    io::Errno,
+};
+use serde::{Deserialize, Serialize};
 
-use crate::{reader::TIMES, sys, trail::Trail};
+use crate::{
+    notes::{Known, List, Note},
+    reader::TIMES,
+    sys::{self, Stamp},
+    trail::Trail,
+};
 
 /// What an entry carries beside its content.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Dress {
     pub(crate) mode: u32,
     pub(crate) modified: (i64, u32),
@@ -22,19 +31,21 @@ pub(crate) struct Dress {
 pub(crate) struct Gate {
     last: Option<(EntryPath, bool)>,
     keep: Vec<Vec<u8>>,
+    ordered: bool,
 }
 
 impl Gate {
-    /// `keep` are paths that belong to others.
-    pub(crate) fn new(keep: Vec<Vec<u8>>) -> Self {
-        Self { last: None, keep }
+    /// `keep` are paths that belong to others. In a merge an entry may have got another name: it
+    /// is then out of order, and one that comes twice is found when it is made.
+    pub(crate) fn new(keep: Vec<Vec<u8>>, ordered: bool) -> Self {
+        Self { last: None, keep, ordered }
     }
 
     pub(crate) fn pass(&mut self, path: &EntryPath, dress: Dress, kind: &EntryKind) -> Result<()> {
         if !TIMES.contains(&dress.modified.0) || dress.modified.1 >= 1_000_000_000 {
             return Err(hostile("an entry has a time that no file can have", path));
         }
-        if let Some((last, was_folder)) = &self.last {
+        if let Some((last, was_folder)) = self.last.as_ref().filter(|_| self.ordered) {
             if path <= last {
                 return Err(hostile("an entry comes twice or out of order", path));
             }
@@ -47,18 +58,24 @@ impl Gate {
         {
             return Err(hostile("a link has a target that no link can have", path));
         }
-        if self.keep.iter().any(|kept| path.as_bytes() == kept || below(path.as_bytes(), kept)) {
-            return Err(Error::new(
-                ErrorKind::Busy,
-                "the archive holds a file that is in use here, by another store or an open handle",
-            )
-            .on(path)
-            .advise("close it, or leave it out of the restore")
-            .retryable(false));
-        }
+        self.free(path)?;
         self.last = Some((path.clone(), matches!(kind, EntryKind::Directory)));
         Ok(())
     }
+
+    /// Refuses a path that belongs to others.
+    pub(crate) fn free(&self, path: &EntryPath) -> Result<()> {
+        let kept = |kept: &Vec<u8>| path.as_bytes() == kept || below(path.as_bytes(), kept);
+        if self.keep.iter().any(kept) { Err(in_use(path)) } else { Ok(()) }
+    }
+}
+
+pub(crate) fn in_use(path: &EntryPath) -> Error {
+    let what = "the archive holds a file that is in use here, by another store or an open handle";
+    Error::new(ErrorKind::Busy, what)
+        .on(path)
+        .advise("close it, or leave it out of the restore")
+        .retryable(false)
 }
 
 /// What is made at a path.
@@ -74,22 +91,41 @@ pub(crate) enum Make {
 /// and one without write permission can be filled.
 pub(crate) struct Stage {
     trail: Trail<Option<Dress>>,
-    open: Option<(File, EntryPath, u64, Dress)>,
+    open: Option<Open>,
     /// Paths of folders that nothing announced, each with a NUL: `verify` does not count them.
     implied: BufWriter<File>,
+    /// Of a merge: everything that is made.
+    notes: Option<List>,
+}
+
+/// A file whose bytes come.
+struct Open {
+    file: File,
+    path: EntryPath,
+    left: u64,
+    dress: Dress,
+    before: Known,
 }
 
 impl Stage {
-    pub(crate) fn new(root: OwnedFd, implied: File) -> Result<Self> {
+    pub(crate) fn new(root: OwnedFd, implied: File, notes: Option<List>) -> Result<Self> {
         let trail = Trail::new(root, None).map_err(sys::fail("could not read", b"staging"))?;
-        Ok(Self { trail, open: None, implied: BufWriter::new(implied) })
+        Ok(Self { trail, open: None, implied: BufWriter::new(implied), notes })
     }
 
-    pub(crate) fn make(&mut self, path: EntryPath, dress: Dress, what: Make) -> Result<()> {
+    /// `before` is what is known of the path in the live root.
+    pub(crate) fn make(
+        &mut self,
+        path: EntryPath,
+        dress: Dress,
+        what: Make,
+        before: Known,
+    ) -> Result<()> {
         match what {
             Make::Folder => {
                 let name = self.arrive(&path)?;
                 let made = sys::create_dir(self.trail.dir(), &name).map_err(taken(&path))?;
+                self.note(path.as_bytes(), sys::stat_fd(&made), Some(dress), before)?;
                 self.trail.push(&name, made, Some(dress)).map_err(failed(&path))
             }
             Make::Link(target) => {
@@ -98,10 +134,12 @@ impl Stage {
                 rustix::fs::symlinkat(target, dir, name).map_err(taken(&path))?;
                 let times = sys::times(dress.modified);
                 rustix::fs::utimensat(dir, name, &times, AtFlags::SYMLINK_NOFOLLOW)
-                    .map_err(failed(&path))
+                    .map_err(failed(&path))?;
+                let stamp = sys::stat_at(dir, name);
+                self.note(path.as_bytes(), stamp, Some(dress), before)
             }
             Make::File(bytes) => {
-                self.open(path, dress, bytes.len() as u64)?;
+                self.open(path, dress, bytes.len() as u64, before)?;
                 self.append(&bytes)?;
                 self.close()
             }
@@ -109,15 +147,21 @@ impl Stage {
     }
 
     /// Begins a file whose bytes follow.
-    pub(crate) fn open(&mut self, path: EntryPath, dress: Dress, len: u64) -> Result<()> {
+    pub(crate) fn open(
+        &mut self,
+        path: EntryPath,
+        dress: Dress,
+        left: u64,
+        before: Known,
+    ) -> Result<()> {
         let name = self.arrive(&path)?;
         let file = sys::create_file(self.trail.dir(), &name).map_err(taken(&path))?;
-        self.open = Some((file, path, len, dress));
+        self.open = Some(Open { file, path, left, dress, before });
         Ok(())
     }
 
     pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        let Some((file, path, left, _)) = &mut self.open else {
+        let Some(Open { file, path, left, .. }) = &mut self.open else {
             return Err(Error::adapter("bytes came without a file"));
         };
         *left = left.checked_sub(bytes.len() as u64).ok_or_else(|| too("long", path))?;
@@ -125,7 +169,7 @@ impl Stage {
     }
 
     pub(crate) fn close(&mut self) -> Result<()> {
-        let Some((file, path, left, dress)) = self.open.take() else {
+        let Some(Open { file, path, left, dress, before }) = self.open.take() else {
             return Err(Error::adapter("a file ended that had not begun"));
         };
         if left > 0 {
@@ -134,25 +178,39 @@ impl Stage {
         sys::dress(&file, dress.mode, dress.modified).map_err(failed(&path))?;
         // Elsewhere one call for the whole file system does it before the switch.
         if cfg!(not(any(target_os = "linux", target_os = "android"))) {
-            file.sync_all().map_err(|e| Error::io("could not sync a file", e).on(path))?;
+            file.sync_all().map_err(|e| Error::io("could not sync a file", e).on(&path))?;
         }
-        Ok(())
+        self.note(path.as_bytes(), sys::stat_fd(&file), Some(dress), before)
     }
 
     /// Ends the tree: dresses the folders that are still open.
     pub(crate) fn seal(mut self) -> Result<()> {
-        if let Some((_, path, ..)) = self.open {
+        if let Some(Open { path, .. }) = self.open {
             return Err(too("short", &path));
         }
         self.leave(0)?;
         let failed = |e| Error::io("could not write to the staging area", e);
         let implied = self.implied.into_inner().map_err(|e| failed(e.into_error()))?;
-        implied.sync_all().map_err(failed)
+        implied.sync_all().map_err(failed)?;
+        self.notes.map_or(Ok(()), List::finish)
+    }
+
+    fn note(
+        &mut self,
+        path: &[u8],
+        made: rustix::io::Result<Stamp>,
+        dress: Option<Dress>,
+        before: Known,
+    ) -> Result<()> {
+        let Some(notes) = &mut self.notes else { return Ok(()) };
+        let made = made.map_err(sys::fail("could not write to the staging area", path))?;
+        let folder = made.kind == FileType::Directory;
+        notes.add(path, &Note { inode: made.id.1, folder, dress, before })
     }
 
     /// Goes to the folder of `path` and returns its name there.
     fn arrive(&mut self, path: &EntryPath) -> Result<Vec<u8>> {
-        if let Some((_, unfinished, ..)) = &self.open {
+        if let Some(Open { path: unfinished, .. }) = &self.open {
             return Err(too("short", unfinished));
         }
         // Up to the folder that both paths share.
@@ -170,7 +228,10 @@ impl Stage {
         for parent in &parents[self.trail.depth()..] {
             let made = sys::create_dir(self.trail.dir(), parent).map_err(taken(path))?;
             rustix::fs::fchmod(&made, sys::mode(0o755)).map_err(failed(path))?;
+            let stamp = sys::stat_fd(&made);
             self.trail.push(parent, made, None).map_err(failed(path))?;
+            let implied = self.trail.path().to_vec();
+            self.note(&implied, stamp, None, Known::Unasked)?;
             let noted = self.implied.write_all(self.trail.path());
             noted
                 .and_then(|()| self.implied.write_all(&[0]))

@@ -1,6 +1,6 @@
 //! From old to new and back: at once by an exchange, or entry by entry.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use backup_core::{Error, ErrorKind, Result};
 use rustix::{
@@ -9,14 +9,14 @@ use rustix::{
 };
 
 use crate::{
-    place::{Folders, NEW, OLD, Place, Step},
+    place::{Folders, How, NEW, OLD, Place, Step},
     stage::below,
     sys::{self, Names, fail},
     trail::join,
 };
 
 /// What names the current one of the folders beside it: leaves first and arrives last.
-const POINTER: &[u8] = b"CURRENT";
+pub(crate) const POINTER: &[u8] = b"CURRENT";
 
 /// Which of two trees is live, as far as an exchange tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,15 @@ impl Place {
                 self.save(Step::Failed)?;
                 return Err(error.on(&self.token.path));
             }
-            self.state.stepwise = self.token.stepwise;
+            if self.token.how == How::Make && self.live()?.is_some() {
+                return Err(Error::new(
+                    ErrorKind::Changed,
+                    "the root was made by something else during the restore",
+                )
+                .on(&self.token.path)
+                .advise("run the restore again: what is there now will be looked at"));
+            }
+            self.state.stepwise = self.token.stepwise || self.token.how == How::Merge;
         }
         if !self.state.stepwise && self.exchange()? {
             return self.save(Step::Committed);
@@ -201,6 +209,9 @@ impl Place {
     /// Moves everything out, then everything in: in between no name is of both trees, so
     /// what has been done can be told from what is there.
     fn step_in(&mut self) -> Result<()> {
+        if self.token.how == How::Merge {
+            return self.put_in();
+        }
         let keep = self.token.keep();
         if matches!(self.state.step, Step::Staging | Step::Exchange) {
             if let Err(errno) = rustix::fs::mkdirat(&self.dir, OLD, sys::mode(0o700))
@@ -236,6 +247,8 @@ impl Place {
                 self.state.stepwise = false;
                 self.save(Step::Staging)
             }
+            // What was looked at before may be something else by now.
+            Step::In if self.token.how == How::Merge => self.commit(),
             Step::In => self.step_in(),
             Step::BackIn | Step::BackOut | Step::ExchangeBack => self.undo(),
             _ => Ok(()),
@@ -249,6 +262,9 @@ impl Place {
             Step::In | Step::Committed => self.save(Step::BackIn)?,
             Step::Out => self.save(Step::BackOut)?,
             Step::BackIn | Step::BackOut | Step::ExchangeBack => {}
+        }
+        if self.token.how == How::Merge {
+            return self.take_out();
         }
         if self.state.step == Step::BackIn {
             self.sweep(Side::Live, Side::New, &keep)?;
@@ -364,7 +380,8 @@ impl Sweep<'_> {
 }
 
 /// Moves one entry to another folder, without overwriting.
-fn shift(from: &OwnedFd, to: &OwnedFd, name: &[u8]) -> rustix::io::Result<()> {
+pub(crate) fn shift(from: impl AsFd, to: impl AsFd, name: &[u8]) -> rustix::io::Result<()> {
+    let (from, to) = (from.as_fd(), to.as_fd());
     let first = rename_new(from, name, to, name);
     let errno = match first {
         Ok(()) => return Ok(()),
@@ -404,9 +421,9 @@ fn sync_both(from: &OwnedFd, to: &OwnedFd) -> rustix::io::Result<()> {
     rustix::fs::fsync(from)
 }
 
-fn open_or_create(dir: &OwnedFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
-    match sys::open_dir(dir, name) {
-        Err(Errno::NOENT) => sys::create_dir(dir, name),
+fn open_or_create(dir: impl AsFd, name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    match sys::open_dir(&dir, name) {
+        Err(Errno::NOENT) => sys::create_dir(&dir, name),
         other => other,
     }
 }
@@ -436,10 +453,10 @@ fn above(root: &OwnedFd, keep: &[Vec<u8>]) -> Result<Folders> {
     Ok(folders)
 }
 
-fn rename_with(
-    from: &OwnedFd,
+pub(crate) fn rename_with(
+    from: impl AsFd,
     name: &[u8],
-    to: &OwnedFd,
+    to: impl AsFd,
     as_name: &[u8],
     flags: RenameFlags,
 ) -> rustix::io::Result<()> {
@@ -453,7 +470,13 @@ fn rename_with(
 }
 
 /// Renames to a name that must be free.
-fn rename_new(from: &OwnedFd, name: &[u8], to: &OwnedFd, as_name: &[u8]) -> rustix::io::Result<()> {
+pub(crate) fn rename_new(
+    from: impl AsFd,
+    name: &[u8],
+    to: impl AsFd,
+    as_name: &[u8],
+) -> rustix::io::Result<()> {
+    let (from, to) = (from.as_fd(), to.as_fd());
     match rename_with(from, name, to, as_name, RenameFlags::NOREPLACE) {
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => match sys::stat_at(to, as_name) {
             Err(Errno::NOENT) => rustix::fs::renameat(from, name, to, as_name),

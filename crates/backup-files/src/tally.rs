@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read},
-    os::fd::OwnedFd,
+    os::fd::{AsFd, OwnedFd},
 };
 
 use backup_core::{
@@ -16,9 +16,11 @@ use sha2::{Digest, Sha256};
 use crate::{
     place::Folders,
     stage::below,
-    sys::{self, fail},
+    sys::{self, Stamp, fail},
     walk::{Step, Walk},
 };
+
+const WHAT: &str = "could not read a restored file back";
 
 /// Which entries of a tree do not count.
 pub(crate) struct Ignore<'a> {
@@ -34,7 +36,6 @@ pub(crate) struct Ignore<'a> {
 
 /// Counts and digests every entry, in the order of a backup and in bounded memory.
 pub(crate) fn tally(root: OwnedFd, ignore: Ignore<'_>, cancel: &Cancel) -> Result<Tally> {
-    const WHAT: &str = "could not read a restored file back";
     let mut tally = Tally::new();
     let mut buffer = vec![0; 1 << 20];
     let mut implied = BufReader::new(ignore.implied);
@@ -52,42 +53,53 @@ pub(crate) fn tally(root: OwnedFd, ignore: Ignore<'_>, cancel: &Cancel) -> Resul
             continue;
         }
         let stamp = walk.stat().map_err(fail(WHAT, path))?;
-        let failed = |errno| fail(WHAT, path)(errno);
         let mut counts = !ignore.keep.iter().any(|kept| below(kept, path))
             || ignore.folders.contains_key(&*String::from_utf8_lossy(path));
         if next_implied == path {
             counts = false;
             next_implied = next(&mut implied)?;
         }
-        let (sha256, target);
-        let facts = match stamp.kind {
-            FileType::Directory => EntryFacts::Directory,
-            FileType::Symlink => {
-                target =
-                    rustix::fs::readlinkat(walk.dir(), walk.name(), Vec::new()).map_err(failed)?;
-                EntryFacts::Symlink { target: target.to_bytes() }
-            }
-            FileType::RegularFile => {
-                let file = sys::open_file(walk.dir(), walk.name()).map_err(failed)?;
-                let len;
-                (len, sha256) = hash(file, &mut buffer, cancel)
-                    .map_err(|e| e.on(String::from_utf8_lossy(path)))?;
-                EntryFacts::File { len, sha256: &sha256 }
-            }
-            _ => {
-                return Err(Error::new(ErrorKind::Mismatch, "there is what no archive holds")
-                    .on(String::from_utf8_lossy(path)));
-            }
-        };
         if counts {
-            let path = EntryPath::new(path)?;
-            tally.add_line(&FileEntry::line(&path, stamp.mode(), stamp.modified, facts));
+            let line = entry_line(walk.dir(), walk.name(), path, &stamp, &mut buffer, cancel)?;
+            tally.add_line(&line);
         }
         if stamp.kind == FileType::Directory {
             walk.enter().map_err(|errno| fail(WHAT, walk.path())(errno))?;
         }
     }
     Ok(tally)
+}
+
+/// The line that stands for what is at a name, whose content is read.
+pub(crate) fn entry_line(
+    dir: impl AsFd,
+    name: &[u8],
+    path: &[u8],
+    stamp: &Stamp,
+    buffer: &mut [u8],
+    cancel: &Cancel,
+) -> Result<Vec<u8>> {
+    let failed = |errno| fail(WHAT, path)(errno);
+    let (sha256, target);
+    let facts = match stamp.kind {
+        FileType::Directory => EntryFacts::Directory,
+        FileType::Symlink => {
+            target = rustix::fs::readlinkat(dir, name, Vec::new()).map_err(failed)?;
+            EntryFacts::Symlink { target: target.to_bytes() }
+        }
+        FileType::RegularFile => {
+            let file = sys::open_file(dir, name).map_err(failed)?;
+            let len;
+            (len, sha256) =
+                hash(file, buffer, cancel).map_err(|e| e.on(String::from_utf8_lossy(path)))?;
+            EntryFacts::File { len, sha256: &sha256 }
+        }
+        _ => {
+            return Err(Error::new(ErrorKind::Mismatch, "there is what no archive holds")
+                .on(String::from_utf8_lossy(path)));
+        }
+    };
+    Ok(FileEntry::line(&EntryPath::new(path)?, stamp.mode(), stamp.modified, facts))
 }
 
 fn hash(mut file: File, buffer: &mut [u8], cancel: &Cancel) -> Result<(u64, Sha256Digest)> {
@@ -102,7 +114,7 @@ fn hash(mut file: File, buffer: &mut [u8], cancel: &Cancel) -> Result<(u64, Sha2
                 hasher.update(&buffer[..read]);
             }
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(Error::io("could not read a restored file back", e)),
+            Err(e) => return Err(Error::io(WHAT, e)),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::{
-    Cancel, ErrorKind, Prepared, Reattached, Sink, SinkSession, WriteMode,
+    Cancel, EntryPath, ErrorKind, Prepared, Reattached, Sink, SinkSession, WriteMode,
     record::{Key, RecordBatch, tagged::Scalar},
 };
 
@@ -11,14 +11,14 @@ use crate::{
     dataset::Dataset,
     harness::Harness,
     kit::{At, Before, Checked, During, Fault, Kit, ensure, write_all},
-    reading::{Kept, Reading},
+    reading::{Kept, Reading, kept},
     samples::{self, row, rows},
 };
 
 /// A store with content of its own, and what is to be merged into it: a record that it has
-/// otherwise, some that it has just so, and a collection that it lacks.
+/// otherwise, some that it has just so, and a collection that it lacks; or files of these kinds.
 async fn scene<'a, H: Harness>(kit: &Kit<'a, H>) -> Checked<(At<'a, H>, Before, Reading)> {
-    kit.needs(kit.can.merge && kit.can.records, "merge")?;
+    kit.needs(kit.can.merge && (kit.can.records || kit.can.entries), "merge")?;
     let reading = kit.filled(&samples::other(kit)).await?.read().await?;
     let to = kit.filled(&samples::standard(kit)).await?;
     let before = to.before().await?;
@@ -40,24 +40,43 @@ async fn begin<H: Harness>(
 pub(super) async fn merge<H: Harness>(kit: &Kit<'_, H>) -> Checked {
     let (to, before, reading) = scene(kit).await?;
     let (_, session) = begin(kit, &to.open().await?, &reading).await?;
-    let (archived, live) = (lines(&reading.parts), lines(&to.read().await?.parts));
+    let to_parts = to.read().await?.parts;
+    let (archived, live) = (lines(&reading.parts), lines(&to_parts));
     let keys: BTreeSet<&str> = archived.keys().map(|(_, key, _)| key.as_str()).collect();
     let asked = keys.iter().map(|key| Key::from_json(key)).collect::<Result<Vec<_>, _>>()?;
-    for collection in before.sight.content.collections.keys() {
+    let collections = before.sight.content.collections.keys();
+    for collection in collections.filter(|_| kit.can.records) {
         let existing = session.existing(collection, &asked).await.during("existing")?;
         let mut wanted = live.clone();
         wanted.retain(|(name, key, _), _| name == collection && keys.contains(key.as_str()));
         let found = found(existing);
         ensure!(found == wanted, "existing() found {found:?} of {wanted:?}");
     }
+    for entry in entries(&reading.parts).into_values() {
+        let Kept::Entry { root, item } = entry else { continue };
+        let found = session.existing_entry(root, &item.path).await.during("existing_entry")?;
+        let found = match found {
+            Some(entry) => Some(kept(entry).await.during("reading a live file")?.summary()),
+            None => None,
+        };
+        let wanted = entries(&to_parts).get(&(root, &item.path)).map(|entry| entry.summary());
+        ensure!(found == wanted, "existing_entry() found {found:?} instead of {wanted:?}");
+    }
     write_all(&*session, &reading.parts).await.during("write")?;
     ensure!(to.sight().await? == before.sight, "writing changed live content");
     let staged = session.verify(&reading.content).await.during("verify before commit")?;
     ensure!(staged == reading.content, "staged {staged:?} of {:?}", reading.content);
     session.commit().await.during("commit")?;
-    let merged = lines(&to.read().await?.parts);
+    let now = to.read().await?.parts;
+    let merged = lines(&now);
     let mut wanted = live;
     wanted.extend(archived);
+    ensure!(merged == wanted, "merged into {merged:?} instead of {wanted:?}");
+    let mut wanted = entries(&to_parts);
+    wanted.extend(entries(&reading.parts));
+    let summaries =
+        |of: BTreeMap<_, &Kept>| of.into_values().map(Kept::summary).collect::<Vec<_>>();
+    let (merged, wanted) = (summaries(entries(&now)), summaries(wanted));
     ensure!(merged == wanted, "merged into {merged:?} instead of {wanted:?}");
     // Of all that is live, what was merged.
     let there = session.verify(&reading.content).await.during("verify after commit")?;
@@ -77,7 +96,13 @@ pub(super) async fn existing_of_nothing<H: Harness>(kit: &Kit<'_, H>) -> Checked
     kit.needs(kit.can.collections, "collections")?;
     let (to, before, reading) = scene(kit).await?;
     let (_, session) = begin(kit, &to.open().await?, &reading).await?;
-    for (collection, keys) in [("nowhere", vec![Key::from(1)]), ("notes", Vec::new())] {
+    for root in kit.harness.roots().iter().filter(|_| kit.can.entries) {
+        let path = EntryPath::new("nowhere").during("naming a path")?;
+        let found = session.existing_entry(root, &path).await.during("existing_entry")?;
+        ensure!(found.is_none(), "existing_entry() found {found:?} at {path}");
+    }
+    let asks = [("nowhere", vec![Key::from(1)]), ("notes", Vec::new())];
+    for (collection, keys) in asks.into_iter().filter(|_| kit.can.records) {
         let collection = kit.collection(collection);
         let found = found(session.existing(&collection, &keys).await.during("existing")?);
         ensure!(found.is_empty(), "existing() found {found:?} of {keys:?} in {collection}");
@@ -93,7 +118,9 @@ pub(super) async fn aborted_merge<H: Harness>(kit: &Kit<'_, H>) -> Checked {
         let store = to.open().await?;
         let (Prepared { token, .. }, session) = begin(kit, &store, &reading).await?;
         let notes = kit.collection("notes");
-        session.existing(&notes, &[Key::from(1), Key::from(99)]).await.during("existing")?;
+        if kit.can.records {
+            session.existing(&notes, &[Key::from(1), Key::from(99)]).await.during("existing")?;
+        }
         write_all(&*session, &reading.parts[..written]).await.during("write")?;
         if written == reading.parts.len() {
             session.verify(&reading.content).await.during("verify")?;
@@ -205,6 +232,50 @@ pub(super) async fn changed_since_it_was_read<H: Harness>(kit: &Kit<'_, H>) -> C
     Ok(())
 }
 
+/// The same of files: one that is about to be written, one that was not there, another one.
+pub(super) async fn entry_changed_since_it_was_read<H: Harness>(kit: &Kit<'_, H>) -> Checked {
+    kit.needs(kit.can.merge && kit.can.entries, "merge and entries")?;
+    let tree = |files: &[(&str, &str)]| {
+        let files = files.iter().map(|(name, text)| samples::file(name, text.as_bytes(), 0o644));
+        let mut data = Dataset { collections: Vec::new(), trees: Vec::new() };
+        samples::with_trees(kit, &mut data, files.collect());
+        samples::fitting(kit, data)
+    };
+    let archive = kit.filled(&tree(&[("a", "archived"), ("free", "archived")])).await?;
+    let archive = archive.read().await?;
+    for (name, refused) in [("a", true), ("free", true), ("other", false)] {
+        let to = kit.filled(&tree(&[("a", "live"), ("b", "live")])).await?;
+        let others = kit.filled(&tree(&[(name, "meanwhile")])).await?.read().await?;
+        let (Prepared { token, .. }, session) = begin(kit, &to.open().await?, &archive).await?;
+        for part in &archive.parts {
+            if let Kept::Entry { root, item } = part {
+                session.existing_entry(root, &item.path).await.during("existing_entry")?;
+            }
+            session.write(part.to_part()).await.during("write")?;
+        }
+        merge_in(kit, &to, &others).await?;
+        let between = to.sight().await?;
+        match session.commit().await {
+            Ok(()) => {
+                ensure!(!refused, "commit wrote over {name}, which was changed meanwhile");
+                session.finish().await.during("finish")?;
+                continue;
+            }
+            Err(error) => {
+                ensure!(refused, "a change of another file is in the way: {error:?}");
+                let changed = error.kind() == ErrorKind::Changed;
+                ensure!(changed, "commit said {error:?}, not that the file was changed");
+            }
+        }
+        ensure!(to.sight().await? == between, "a commit that was refused changed something");
+        let found = to.open().await?.reattach(&token).await.during("reattach")?;
+        let staged = matches!(found, Reattached::Staged(_));
+        ensure!(staged, "after a commit that was refused, reattach found {found:?}");
+        session.abort().await.during("abort")?;
+    }
+    Ok(())
+}
+
 async fn merge_in<H: Harness>(kit: &Kit<'_, H>, to: &At<'_, H>, reading: &Reading) -> Checked {
     let (_, session) = begin(kit, &to.open().await?, reading).await?;
     write_all(&*session, &reading.parts).await.during("write")?;
@@ -228,6 +299,14 @@ fn numbered<H: Harness>(kit: &Kit<'_, H>, notes: &[(i64, i64)]) -> Dataset {
 
 fn found(batches: Vec<RecordBatch>) -> BTreeMap<Id, String> {
     lines(&batches.into_iter().map(Kept::Records).collect::<Vec<_>>())
+}
+
+fn entries(parts: &[Kept]) -> BTreeMap<(&String, &EntryPath), &Kept> {
+    let entries = parts.iter().filter_map(|part| match part {
+        Kept::Entry { root, item } => Some(((root, &item.path), part)),
+        _ => None,
+    });
+    entries.collect()
 }
 
 type Id = (String, String, Option<String>);

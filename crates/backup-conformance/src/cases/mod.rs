@@ -83,6 +83,7 @@ cases! {
         aborted_merge,
         merge_by_many,
         changed_since_it_was_read,
+        entry_changed_since_it_was_read,
     }
     faults {
         abort_leaves_no_trace,

@@ -9,7 +9,7 @@ use std::{
     },
 };
 
-use futures::lock;
+use futures::{StreamExt as _, TryStreamExt as _, lock};
 
 use super::{
     BackupOptions,
@@ -25,7 +25,7 @@ use crate::{
     error::{ErrorKind, Result},
     event::Watch,
     manifest::{Manifest, Preamble, StoreConsistency, StoreManifest, TimeWindow},
-    part::{CollectionEnd, Metadata, Part, Schema},
+    part::{CollectionEnd, EntryKind, FileEntry, Metadata, Part, Schema},
     record::{Edit, RecordBatch},
     select::Selection,
     source::{PinRequest, Pinned, SourceSession},
@@ -56,7 +56,7 @@ impl Known {
         cancel: &Cancel,
     ) -> Result<Option<Self>> {
         let can = entry.source.capabilities();
-        if !can.records || !can.collections {
+        if !(can.records || can.entries) || !can.collections {
             return Ok(None);
         }
         let description = guarded(&entry.name, entry.source.describe()).await?;
@@ -110,8 +110,8 @@ async fn schema(name: &str, session: &dyn SourceSession, wanted: &[String]) -> R
                     found = Found::Schema(Box::new(schema));
                 }
                 Some(Part::Schema(_) | Part::Notice(_)) => {}
-                Some(Part::Blob(_) | Part::Entry(_)) => return Ok(Found::Otherwise),
-                Some(Part::Records(_) | Part::End(_)) | None => break,
+                Some(Part::Blob(_)) => return Ok(Found::Otherwise),
+                Some(Part::Records(_) | Part::Entry(_) | Part::End(_)) | None => break,
             }
         }
         if matches!(found, Found::Schema(_)) {
@@ -199,6 +199,31 @@ impl SideArchive {
             }
         }
         Ok(())
+    }
+
+    /// Keeps an entry, with its body.
+    ///
+    /// # Errors
+    /// A body that cannot be read, an archive that cannot be written.
+    pub(crate) async fn keep_entry(&self, store: &str, mut entry: FileEntry) -> Result<()> {
+        let Some(place) = self.known.iter().position(|one| one.entry.name == store) else {
+            return Ok(());
+        };
+        let body = match &mut entry.kind {
+            EntryKind::File { body, .. } => {
+                Some(std::mem::replace(body, futures::stream::empty().boxed()))
+            }
+            _ => None,
+        };
+        self.holds.store(true, Ordering::Relaxed);
+        // Nothing may come between a file and its body.
+        let mut writer = self.writer.lock().await;
+        writer.send(job(place, Part::Entry(entry))).await?;
+        let Some(mut body) = body else { return Ok(()) };
+        while let Some(piece) = guarded(store, body.try_next()).await? {
+            writer.send(Job::Data(piece)).await?;
+        }
+        writer.send(Job::BodyEnd).await
     }
 
     // Large records that are in the archive. Each of them is come upon whole as often as some of

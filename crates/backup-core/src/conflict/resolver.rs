@@ -128,6 +128,11 @@ impl Resolver {
         Ok(Self { strategy, fields: fields.clone(), archive, key_fields: Vec::new() })
     }
 
+    /// For files, folders and links, which have a time of their own.
+    pub(crate) fn of_entries(strategy: Conflict, archive: ArchiveId) -> Self {
+        Self { strategy, fields: FieldMapping::default(), archive, key_fields: Vec::new() }
+    }
+
     /// Where a record's value repeats its key: a JSON pointer for each part, in order. A new
     /// key is written there, too.
     #[must_use]

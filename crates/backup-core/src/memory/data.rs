@@ -249,7 +249,7 @@ impl Entry {
         FileEntry::line(path, self.mode, self.modified, facts)
     }
 
-    fn to_part(&self, root: &str, path: &EntryPath) -> FileEntry {
+    pub(super) fn to_part(&self, root: &str, path: &EntryPath) -> FileEntry {
         let kind = match &self.node {
             Node::File(bytes) => {
                 EntryKind::File { len: bytes.len() as u64, body: byte_stream(bytes.clone()) }

@@ -14,7 +14,7 @@ use crate::{
     cancel::Cancel,
     compat::VectorChanges,
     error::{Error, ErrorKind, Result},
-    part::{ByteStream, Content, EntryKind, Part},
+    part::{ByteStream, Content, EntryKind, EntryPath, FileEntry, Part},
     record::{Key, RecordBatch},
     sink::{Prepared, Reattached, Sink, SinkSession, StagePlan, StageToken, Switch, WriteMode},
 };
@@ -26,6 +26,8 @@ pub(super) struct Stage {
     staged: Data,
     // What `existing` answered, by collection.
     seen: BTreeMap<String, BTreeMap<Key, Vec<(Id, Record)>>>,
+    // The same of entries.
+    seen_entries: BTreeMap<String, BTreeMap<EntryPath, Option<Entry>>>,
 }
 
 enum Phase {
@@ -70,6 +72,7 @@ impl Sink for MemoryStore {
             phase: Phase::Staged,
             staged: Data::default(),
             seen: BTreeMap::new(),
+            seen_entries: BTreeMap::new(),
         });
         if !matches!(stage.phase, Phase::Staged) {
             return Err(out_of_order("begin", "it was committed already").on(restore));
@@ -135,6 +138,18 @@ impl SinkSession for Session {
             }
         }
         batches
+    }
+
+    async fn existing_entry(&self, root: &str, path: &EntryPath) -> Result<Option<FileEntry>> {
+        self.store.step(Step::Existing)?;
+        let mut state = self.store.lock();
+        let State { live, stages, .. } = &mut *state;
+        let entry = live.collections.get(root).and_then(|c| c.entries.get(path));
+        if let Some(stage) = stages.get_mut(&self.restore) {
+            let seen = stage.seen_entries.entry(root.to_owned()).or_default();
+            seen.insert(path.clone(), entry.cloned());
+        }
+        Ok(entry.map(|entry| entry.to_part(root, path)))
     }
 
     async fn write(&self, part: Part) -> Result<()> {
@@ -269,6 +284,15 @@ impl Stage {
                     let what = "a record was changed after it was compared with the archive's";
                     return Err(Error::new(ErrorKind::Changed, what).on(format!("{name}, {key}")));
                 }
+            }
+        }
+        for (root, staged) in &self.staged.collections {
+            let Some(seen) = self.seen_entries.get(root) else { continue };
+            let now = |path| live.collections.get(root).and_then(|c| c.entries.get(path));
+            let mut asked = staged.entries.keys().filter_map(|path| Some((path, seen.get(path)?)));
+            if let Some((path, _)) = asked.find(|(path, seen)| seen.as_ref() != now(*path)) {
+                let what = "an entry was changed after it was compared with the archive's";
+                return Err(Error::new(ErrorKind::Changed, what).on(path).on(root));
             }
         }
         Ok(())

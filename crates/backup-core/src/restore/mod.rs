@@ -1,6 +1,7 @@
 //! Restoring: plan, stage, verify, switch, verify again, finish; or take everything back.
 
 pub(crate) mod compare;
+mod entries;
 mod merge;
 mod plan;
 mod prepare;
@@ -10,6 +11,7 @@ mod report;
 mod resume;
 mod run;
 mod safety;
+mod seen;
 mod stage;
 #[cfg(test)]
 mod tests;

@@ -14,7 +14,7 @@ use super::{
     run::Seat,
     safety::Safety,
     versions,
-    way::{Way, Wishes},
+    way::{Meets, Way, Wishes},
 };
 use crate::{
     catalog,
@@ -162,12 +162,14 @@ impl Planner<'_> {
         let mut wishes = Cow::Borrowed(&self.options.wishes);
         let name = wishes.names.store(from).to_owned();
         let sink = sink_for(self.stores, &name, store)?;
-        let records = sink.capabilities().records && store.blobs.is_empty();
+        let can = sink.capabilities();
+        let entries = can.entries && !can.records && store.blobs.is_empty();
+        let records = can.records && store.blobs.is_empty();
         if !records && !wishes.selection.takes_all_of(from) {
-            if !wishes.selection.takes_unreadable(from, None)? {
+            let Some(whole) = unreadable(&wishes.selection, from, store, entries)? else {
                 return Ok(None);
-            }
-            wishes.to_mut().selection = Selection::new();
+            };
+            wishes.to_mut().selection = whole;
         }
         let native = versions::native(&name, store, &*sink, self.options).await?;
         self.warnings.extend(native);
@@ -180,9 +182,10 @@ impl Planner<'_> {
             let host = &self.stores.facts.fields;
             host.get(&(name.clone(), collection.to_owned())).cloned()
         };
+        let meets = merges.then_some(if entries { Meets::Entries } else { Meets::Records });
         let migration = self.versions.migration.as_ref();
         let archive = self.origin.manifest.id;
-        let way = Way::new(archive, from, store, &wishes, migration, merges, fields)?;
+        let way = Way::new(archive, from, store, &wishes, migration, meets, fields)?;
         let mut request = StagePlan::new(self.restore_id, from, &store.kind);
         request.mode = if merges { WriteMode::Merge } else { WriteMode::Replace };
         request.content = way.forecast();
@@ -296,6 +299,29 @@ fn check_names(manifest: &Manifest, wishes: &Wishes) -> Result<()> {
         }
     }
     Ok(())
+}
+
+// What is taken of a store without records: folders one by one, all else as one piece. `None` for
+// nothing.
+fn unreadable(
+    selection: &Selection,
+    name: &str,
+    store: &StoreManifest,
+    folders: bool,
+) -> Result<Option<Selection>> {
+    if !folders {
+        return Ok(selection.takes_unreadable(name, None)?.then(Selection::new));
+    }
+    let mut taken = Selection::new();
+    let mut all = selection.named().get(name).is_none_or(BTreeSet::is_empty);
+    for root in store.collections.keys() {
+        match selection.takes_unreadable(name, Some(root))? {
+            true => taken = taken.collection(name, root),
+            false => all = false,
+        }
+    }
+    let some = (!taken.named().is_empty()).then_some(taken);
+    Ok(some.map(|some| if all { Selection::new() } else { some }))
 }
 
 fn sink_for(stores: &Stores, name: &str, store: &StoreManifest) -> Result<Arc<dyn Sink>> {

@@ -19,15 +19,17 @@ use crate::{
     cancel::Cancel,
     error::{Error, ErrorKind, Result},
     event::{Event, Watch},
-    part::{Blob, BlobContent, ByteStream, Content, EntryFacts, EntryKind, FileEntry, Part},
-    record::{MaskedHasher, RecordBatch, Sha256Digest},
+    part::{Blob, BlobContent, Content, EntryFacts, EntryKind, EntryPath, FileEntry, Part},
+    record::RecordBatch,
     references::Collector,
     sink::{Sink, SinkSession},
     worker::{Worker, guarded},
 };
 
 use super::{
+    entries::{self, Blocked},
     merge::{self, MergedCollection},
+    seen::Seen,
     vectors::RestoredVector,
     way::{Repeated, Way},
 };
@@ -126,6 +128,7 @@ pub(crate) async fn stage(
         worker: &worker,
         writes: FuturesUnordered::new(),
         per_store: vec![0; places],
+        blocked: vec![None; places],
         bytes: 0,
         done: 0,
         total,
@@ -143,6 +146,8 @@ struct Stage<'a> {
     worker: &'a Worker<Vec<Tallies>>,
     writes: FuturesUnordered<Write<'a>>,
     per_store: Vec<usize>,
+    // By store: below these folders nothing can be written.
+    blocked: Vec<Blocked>,
     bytes: usize,
     done: u64,
     total: u64,
@@ -177,7 +182,7 @@ impl<'a> Stage<'a> {
         {
             return Ok(());
         }
-        if only_looks && matches!(part, Part::Entry(_) | Part::Blob(_)) {
+        if only_looks && matches!(part, Part::Blob(_)) {
             return Ok(());
         }
         let (collection, records, bytes);
@@ -282,38 +287,63 @@ impl<'a> Stage<'a> {
 
     async fn entry(&mut self, place: usize, mut entry: FileEntry) -> Result<u64> {
         let lane = self.lanes[place];
-        let Lane { name, session, way, .. } = lane;
+        let Lane { name, session, way, only_looks, .. } = lane;
         let (came, path) = (entry.root.clone(), entry.path.clone());
+        let (mode, modified) = (entry.mode, entry.modified);
         let written = way.and_then(|way| way.name(&came));
         if let Some(name) = &written {
             entry.root.clone_from(name);
         }
-        let (mode, modified) = (entry.mode, entry.modified);
-        let mut len = 0;
-        let line;
+        let (mut len, mut seen, mut target) = (0, None, None);
         match &mut entry.kind {
             EntryKind::File { len: told, body } => {
                 len = *told;
-                let seen = Seen::through(body, &[], self.progress());
-                self.alongside(guarded(name, session.write(Part::Entry(entry)))).await??;
-                let sha256 = seen.finish(len).map_err(|e| e.on(&path).on(name))?;
-                let facts = EntryFacts::File { len, sha256: &sha256 };
-                line = FileEntry::line(&path, mode, modified, facts);
+                seen = Some(Seen::through(body, &[], self.progress()));
             }
-            other => {
-                let facts = match other {
-                    EntryKind::Symlink { target } => EntryFacts::Symlink { target },
-                    _ => EntryFacts::Directory,
-                };
-                line = FileEntry::line(&path, mode, modified, facts);
-                self.alongside(guarded(name, session.write(Part::Entry(entry)))).await??;
-            }
+            EntryKind::Symlink { target: told } => target = Some(told.clone()),
+            EntryKind::Directory => {}
         }
+        let mut left = Some(entry);
+        if let Some(way) = way
+            && way.merges
+            && let Some(entry) = left.take()
+        {
+            let (root, mut blocked) = (entry.root.clone(), self.blocked[place].take());
+            let watch = self.watch;
+            let resolved = entries::resolve(lane, way, &came, entry, &mut blocked, watch);
+            let (entry, merged) = self.alongside(resolved).await??;
+            self.blocked[place] = blocked;
+            left = entry;
+            let add = move |tallies: &mut Tallies| {
+                tallies.merged.entry(root).or_default().add(merged);
+            };
+            self.tally(place, add).await?;
+        }
+        if only_looks {
+            return Ok(len);
+        }
+        let left_as = left.as_ref().map(|entry| entry.path.clone());
+        if let Some(entry) = left {
+            self.alongside(guarded(name, session.write(Part::Entry(entry)))).await??;
+        }
+        let sha256 = seen.map(|seen| seen.finish(len)).transpose();
+        let sha256 = sha256.map_err(|e| e.on(&path).on(name))?;
+        let line = |path: &EntryPath| {
+            let facts = match (&sha256, &target) {
+                (Some(sha256), _) => EntryFacts::File { len, sha256 },
+                (None, Some(target)) => EntryFacts::Symlink { target },
+                (None, None) => EntryFacts::Directory,
+            };
+            FileEntry::line(path, mode, modified, facts)
+        };
+        let (line, written_line) = (line(&path), left_as.as_ref().map(&line));
         let root = written.clone().unwrap_or_else(|| came.clone());
-        lane.told(|references| references.entry(name, &root, &path));
+        if let Some(path) = &left_as {
+            lane.told(|references| references.entry(name, &root, path));
+        }
         self.tally(place, move |tallies| {
             tallies.came.collections.entry(came).or_default().add_line(&line);
-            if let Some(root) = written {
+            if let (Some(root), Some(line)) = (written, written_line) {
                 tallies.written.collections.entry(root).or_default().add_line(&line);
             }
         })
@@ -483,39 +513,4 @@ async fn on_its_way(
         both(write, tally).await?;
     }
     Ok(())
-}
-
-/// What went through a body.
-struct Seen(Arc<Mutex<(MaskedHasher, u64)>>);
-
-impl Seen {
-    fn through(
-        body: &mut ByteStream,
-        masked: &[std::ops::Range<u64>],
-        mut progress: impl FnMut(u64) + Send + 'static,
-    ) -> Self {
-        let seen = Arc::new(Mutex::new((MaskedHasher::new(masked), 0)));
-        let inside = Arc::clone(&seen);
-        let whole = std::mem::replace(body, futures::stream::empty().boxed());
-        *body = whole
-            .inspect(move |piece| {
-                if let (Ok(bytes), Ok(mut seen)) = (piece, inside.lock()) {
-                    seen.0.update(bytes);
-                    seen.1 += bytes.len() as u64;
-                    progress(seen.1);
-                }
-            })
-            .boxed();
-        Self(seen)
-    }
-
-    // The digest; an error where the sink was content with less than all of it.
-    fn finish(self, len: u64) -> Result<Sha256Digest> {
-        let seen = self.0.lock().map_err(|_| Error::adapter("hashing a body panicked"))?;
-        if seen.1 != len {
-            let what = format!("the sink took {} of {len} bytes and was content", seen.1);
-            return Err(Error::adapter(what));
-        }
-        Ok(seen.0.clone().finish())
-    }
 }

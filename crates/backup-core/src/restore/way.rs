@@ -33,6 +33,13 @@ pub(crate) struct Way {
     pub(crate) from_archive: Content,
 }
 
+/// What may be on both sides where a store is added to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Meets {
+    Records,
+    Entries,
+}
+
 /// What becomes of one collection.
 #[derive(Debug)]
 struct Track {
@@ -107,7 +114,7 @@ impl Way {
         manifest: &StoreManifest,
         wishes: &Wishes,
         migration: Option<&MigrationPath>,
-        merges: bool,
+        merges: Option<Meets>,
         fields: impl Fn(&str) -> Option<FieldMapping>,
     ) -> Result<Self> {
         let migration = migration.filter(|path| path.touches(store)).cloned();
@@ -141,9 +148,10 @@ impl Way {
             let rule = wishes.conflicts.get(&(store.to_owned(), name.clone()));
             let rule = rule.copied().or(wishes.conflict).unwrap_or(Conflict::Overwrite);
             let resolver = merges
-                .then(|| {
-                    Resolver::new(rule, &mapping, archive)
-                        .map(|resolver| resolver.key_fields(known.info.key.clone()))
+                .map(|meets| match meets {
+                    Meets::Entries => Ok(Resolver::of_entries(rule, archive)),
+                    Meets::Records => Resolver::new(rule, &mapping, archive)
+                        .map(|resolver| resolver.key_fields(known.info.key.clone())),
                 })
                 .transpose();
             let resolver = resolver.map_err(|e| e.on(format!("{store}/{name}")))?;
@@ -163,6 +171,7 @@ impl Way {
         }
         let mut from_archive = manifest.content();
         from_archive.collections.retain(|name, _| collections.contains_key(name));
+        let merges = merges.is_some();
         Ok(Self { store: store.to_owned(), collections, migration, merges, from_archive })
     }
 

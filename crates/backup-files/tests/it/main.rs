@@ -6,6 +6,7 @@ mod conformance;
 mod crash;
 mod hostile;
 mod left_out;
+mod merge;
 mod round_trip;
 mod switching;
 

@@ -190,9 +190,6 @@ fn what_cannot_be_restored_is_refused_before_anything_is_touched() {
     sample(&root);
     let store = FilesStore::open(&root).unwrap();
     let refused = |plan: &StagePlan| block_on(store.prepare(plan)).unwrap_err().kind();
-    let mut plan = StagePlan::new("r1", "store", "files");
-    plan.mode = backup_core::WriteMode::Merge;
-    assert_eq!(refused(&plan), ErrorKind::Unsupported);
     assert_eq!(refused(&StagePlan::new("r1", "store", "sqlite")), ErrorKind::Incompatible);
     for id in ["", "../r", "a/b", "a b"] {
         assert_eq!(refused(&StagePlan::new(id, "store", "files")), ErrorKind::InvalidInput);

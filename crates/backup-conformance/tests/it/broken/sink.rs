@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use backup_core::{
-    Adapter, Blob, ByteStream, Cancel, Content, EntryKind, Error, ErrorKind, FileEntry,
+    Adapter, Blob, ByteStream, Cancel, Content, EntryKind, EntryPath, Error, ErrorKind, FileEntry,
     MemorySnapshot, Part, Prepared, Reattached, Result, Schema, Sink, SinkSession, StagePlan,
     StageToken, WriteMode, async_trait, byte_stream,
     record::{Key, RecordBatch},
@@ -113,6 +113,25 @@ impl SinkSession for Session {
             _ => {}
         }
         self.inner.existing(collection, keys).await
+    }
+
+    async fn existing_entry(&self, root: &str, path: &EntryPath) -> Result<Option<FileEntry>> {
+        match self.store.fault {
+            F::FindsNothingExisting => Ok(None),
+            F::ForgetsAnswers => {
+                let live = &self.store.place.store;
+                let token = live.prepare(&StagePlan::new("x", "x", "broken")).await?.token;
+                let other = live.begin(&token, &Cancel::new()).await?;
+                let answer = other.existing_entry(root, path).await;
+                other.abort().await.and(answer)
+            }
+            F::SeesAnyChange => {
+                let live = &self.store.place.store;
+                *self.seen.lock().unwrap() = Some(live.snapshot());
+                self.inner.existing_entry(root, path).await
+            }
+            _ => self.inner.existing_entry(root, path).await,
+        }
     }
 
     async fn write(&self, mut part: Part) -> Result<()> {

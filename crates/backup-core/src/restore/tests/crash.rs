@@ -4,8 +4,8 @@ use std::{future::poll_fn, sync::atomic::AtomicBool, task::Poll};
 
 use super::*;
 use crate::{
-    Adapter, Capabilities, Conflict, Content, Description, Part, PinRequest, Pinned, Prepared,
-    Reattached, Sink, SinkSession, Source, StagePlan, StageToken, Switch, async_trait,
+    Adapter, Capabilities, Conflict, Content, Description, FileEntry, Part, PinRequest, Pinned,
+    Prepared, Reattached, Sink, SinkSession, Source, StagePlan, StageToken, Switch, async_trait,
     record::{Key, RecordBatch},
 };
 
@@ -125,6 +125,9 @@ macro_rules! mortal {
 impl SinkSession for MortalSession {
     async fn existing(&self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
         self.session.existing(collection, keys).await
+    }
+    async fn existing_entry(&self, root: &str, path: &EntryPath) -> Result<Option<FileEntry>> {
+        self.session.existing_entry(root, path).await
     }
     async fn write(&self, part: Part) -> Result<()> {
         mortal!(self, self.session.write(part))
