@@ -22,6 +22,7 @@ mod points;
 mod schema;
 #[cfg(feature = "qdrant")]
 mod server;
+mod vectors;
 
 #[cfg(feature = "qdrant")]
 pub use server::{QdrantOptions, QdrantStore};

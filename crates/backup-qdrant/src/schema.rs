@@ -26,6 +26,9 @@ pub(crate) struct Document {
     pub(crate) aliases: Vec<String>,
 }
 
+/// Where a collection's metadata names the model.
+pub(crate) const MODEL: [&str; 4] = ["embedding_model", "model", "embedding-model", "model_name"];
+
 /// The form of one vector of a collection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct VectorForm {
@@ -45,17 +48,9 @@ pub(crate) enum Layout {
     Sparse,
 }
 
-#[cfg(feature = "qdrant")]
 impl VectorForm {
-    /// For people.
-    pub(crate) fn describe(&self) -> String {
-        let shape = match self.layout {
-            Layout::Dense { dim } => format!("dimension {dim}"),
-            Layout::Multi { dim } => format!("rows of dimension {dim}"),
-            Layout::Sparse => "sparse values".to_owned(),
-        };
-        let distance = self.distance.as_deref().map(|name| format!(", {name}")).unwrap_or_default();
-        format!("{shape}{distance}, {}", self.element.as_str())
+    pub(crate) fn is_multi(&self) -> bool {
+        matches!(self.layout, Layout::Multi { .. })
     }
 }
 
@@ -86,8 +81,15 @@ impl Document {
         })
     }
 
-    /// As a part, with what the manifest says.
-    pub(crate) fn part(&self, collection: &str) -> Result<Schema> {
+    /// As a part, with what the manifest says. `model` is the host's word for it.
+    pub(crate) fn part(&self, collection: &str, model: Option<&str>) -> Result<Schema> {
+        let document = serde_json::to_value(self)
+            .map_err(|e| Error::adapter("a collection cannot be described").because(e))?;
+        Ok(Schema { collection: collection.to_owned(), document, info: self.info(model)? })
+    }
+
+    /// What the manifest says of the collection.
+    pub(crate) fn info(&self, model: Option<&str>) -> Result<CollectionInfo> {
         let mut info = CollectionInfo::default();
         for form in self.forms()? {
             let dim = match form.layout {
@@ -97,17 +99,14 @@ impl Document {
             let vector = VectorInfo { dim, element: form.element, distance: form.distance };
             info.vector_info.insert(form.name, vector);
         }
-        info.model = self.model();
-        let document = serde_json::to_value(self)
-            .map_err(|e| Error::adapter("a collection cannot be described").because(e))?;
-        Ok(Schema { collection: collection.to_owned(), document, info })
+        info.model = model.map(str::to_owned).or_else(|| self.model());
+        Ok(info)
     }
 
     /// The model that the collection's own metadata names.
     pub(crate) fn model(&self) -> Option<String> {
         let metadata = self.config.get("metadata")?;
-        let names = ["embedding_model", "model", "embedding-model", "model_name"];
-        names.iter().find_map(|name| metadata.get(name)?.as_str()).map(str::to_owned)
+        MODEL.iter().find_map(|name| metadata.get(name)?.as_str()).map(str::to_owned)
     }
 
     fn params(&self) -> Option<&Map<String, Value>> {

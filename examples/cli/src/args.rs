@@ -210,6 +210,11 @@ pub(crate) struct Changes {
     #[arg(long, value_name = "RULE")]
     pub(crate) conflict: Vec<String>,
 
+    /// Leave a vector of a collection of the archive out, such as `vectors/docs=text`, or
+    /// `vectors/docs=` for one without a name; may be repeated
+    #[arg(long, value_name = "STORE/COLLECTION=VECTOR")]
+    pub(crate) drop_vector: Vec<String>,
+
     /// Leave out records with the content of an earlier one of the same collection
     #[arg(long)]
     pub(crate) skip_duplicates: bool,

@@ -1,7 +1,7 @@
 //! Stores at servers: each kind behind a feature of its own, and none of them in the usual build,
 //! which opens no socket.
 
-use backup_kit::{Error, ErrorKind, Result, Stores};
+use backup_kit::{Error, Result, Stores};
 
 #[cfg(feature = "servers")]
 use crate::config::Server;
@@ -36,7 +36,7 @@ pub(crate) fn add(stores: Stores, store: &Store) -> Result<Stores> {
 #[cfg(not(all(feature = "qdrant", feature = "redis", feature = "neo4j")))]
 fn missing(feature: &str) -> Error {
     let what = format!("this build of the tool has no stores of kind {feature}");
-    Error::new(ErrorKind::Unsupported, what).advise(format!(
+    Error::new(backup_kit::ErrorKind::Unsupported, what).advise(format!(
         "build it with that feature: cargo install --path examples/cli --features {feature}"
     ))
 }
@@ -68,6 +68,12 @@ fn qdrant(server: &Server) -> Result<backup_kit::qdrant::QdrantStore> {
     if let Some(url) = &server.rest_url {
         options = options.rest_url(url);
     }
+    if let Some(pem) = server.roots()? {
+        options = options.root_certificate(pem);
+    }
+    if let Some(model) = &server.model {
+        options = options.model("*", model);
+    }
     if let Some(key) = &server.secret {
         options = options.api_key(&key.fetch()?)?;
     }
@@ -80,6 +86,9 @@ fn qdrant(server: &Server) -> Result<backup_kit::qdrant::QdrantStore> {
 #[cfg(feature = "redis")]
 fn redis(server: &Server) -> Result<backup_kit::redis::RedisStore> {
     let mut options = backup_kit::redis::RedisStore::options(&server.url).keys(&server.keys);
+    if let Some(pem) = server.roots()? {
+        options = options.root_certificate(pem);
+    }
     if let Some(user) = &server.user {
         options = options.username(user);
     }

@@ -1,6 +1,7 @@
 //! Restoring: staged in a shard beside the live one, verified, exchanged.
 
 use std::{
+    collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -8,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use backup_core::{
     Cancel, Content, Error, ErrorKind, Part, Prepared, Reattached, Result, Schema, Sink,
-    SinkSession, StagePlan, StageToken, Switch, Worker,
+    SinkSession, StagePlan, StageToken, Switch, VectorChanges, Worker,
     record::{RecordBatch, Tally},
 };
 use qdrant_edge::{
@@ -16,6 +17,7 @@ use qdrant_edge::{
     UpdateOperation, VectorPersisted, VectorStructPersisted,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
     EdgeStore, config,
@@ -28,6 +30,7 @@ use super::{
 use crate::{
     points::{Decoder, Id, Point, Vector},
     schema::{Document, VectorForm},
+    vectors::{self, Vectors},
 };
 
 /// Points in one call of the engine.
@@ -41,6 +44,9 @@ const SPARE_BYTES: u64 = 128 << 20;
 struct Token {
     shard: PathBuf,
     restore: String,
+    /// Vectors of the archive that are left out.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    left_out: BTreeSet<String>,
 }
 
 #[async_trait]
@@ -52,14 +58,24 @@ impl Sink for EdgeStore {
 
     async fn prepare(&self, plan: &StagePlan) -> Result<Prepared> {
         plan.check(self)?;
-        let token = Token { shard: self.shared.path.clone(), restore: plan.restore_id.clone() };
+        let mut changes = plan.vectors.values();
+        let token = Token {
+            shard: self.shared.path.clone(),
+            restore: plan.restore_id.clone(),
+            left_out: changes.next().map(|changes| changes.left_out.clone()).unwrap_or_default(),
+        };
         Stage::new(&token.shard, &token.restore)?;
         check_content(plan)?;
+        self.check_vectors(plan, &token.left_out).await?;
         check_place(&self.shared, plan)?;
         let note = "handles of the shard that the application holds are waited for; the new \
                     shard has its payload indexes, vectors are indexed by `optimize`";
         let notes = vec![note.to_owned()];
         Ok(Prepared { token: plan.token(&token)?, switch: Switch::AtomicPointer, notes })
+    }
+
+    fn revise_vectors(&self, document: &mut Value, changes: &VectorChanges) -> Result<()> {
+        vectors::revise(document, changes)
     }
 
     async fn begin(&self, token: &StageToken, cancel: &Cancel) -> Result<Box<dyn SinkSession>> {
@@ -78,7 +94,7 @@ impl Sink for EdgeStore {
             Found::Committed => Reattached::Committed(Box::new(session)),
             Found::Undone => Reattached::Undone(Box::new(session)),
             Found::Unknown => {
-                let folder = self.stage(token)?;
+                let (folder, _) = self.stage(token)?;
                 Reattached::Unknown {
                     reason: format!(
                         "{} is neither what was restored nor what was there before; what is \
@@ -140,18 +156,35 @@ fn room(folder: &std::path::Path, bytes: u64) -> Result<()> {
 }
 
 impl EdgeStore {
-    fn stage(&self, token: &StageToken) -> Result<Stage> {
-        let Token { shard, restore } = token.read(self)?;
+    /// Compares what the manifest says of vectors with those of the live shard.
+    async fn check_vectors(&self, plan: &StagePlan, left_out: &BTreeSet<String>) -> Result<()> {
+        let Some((name, restored)) = plan.info.iter().next() else { return Ok(()) };
+        let worker = Worker::spawn("qdrant prepare", || Ok(()))?;
+        let (shared, model) = (Arc::clone(&self.shared), self.model.clone());
+        let live = worker.call(move |()| {
+            let live = shared.read();
+            let document = live.as_ref().map(|engine| shared.document(engine)).transpose()?;
+            document.map(|document| document.info(model.as_deref())).transpose()
+        });
+        let Some(live) = live.await? else { return Ok(()) };
+        let vectors = Vectors { others: self.other_vectors, adds: false, left_out };
+        vectors.check(name, restored, &live)
+    }
+
+    fn stage(&self, token: &StageToken) -> Result<(Stage, BTreeSet<String>)> {
+        let Token { shard, restore, left_out } = token.read(self)?;
         if shard != self.shared.path {
             let what = "a restore was begun for another shard";
             return Err(Error::new(ErrorKind::Incompatible, what).on(shard.display()));
         }
-        Stage::new(&shard, &restore)
+        Ok((Stage::new(&shard, &restore)?, left_out))
     }
 
     fn session(&self, token: &StageToken, cancel: &Cancel) -> Result<Session> {
-        let stage = self.stage(token)?;
-        let make = || Staging::new(Arc::clone(&self.shared), stage.clone());
+        let (stage, left_out) = self.stage(token)?;
+        let (model, others) = (self.model.clone(), self.other_vectors);
+        let asked = Asked { left_out, model, others };
+        let make = || Staging::new(Arc::clone(&self.shared), stage.clone(), asked);
         let staging = self.shared.staging(&stage, make);
         let worker = Worker::spawn("qdrant sink", || Ok(()))?;
         let name = self.collection.clone();
@@ -163,12 +196,21 @@ impl EdgeStore {
 pub(crate) struct Staging {
     shared: Arc<Shared>,
     stage: Stage,
+    asked: Asked,
     /// The staged shard, while it is open.
     engine: Option<Engine>,
     /// What is being written.
     target: Option<Target>,
     /// Parts are taken.
     open: bool,
+}
+
+/// What the host said of vectors.
+struct Asked {
+    left_out: BTreeSet<String>,
+    model: Option<String>,
+    /// Others than the live shard's may come.
+    others: bool,
 }
 
 struct Target {
@@ -178,8 +220,8 @@ struct Target {
 }
 
 impl Staging {
-    fn new(shared: Arc<Shared>, stage: Stage) -> Self {
-        Self { shared, stage, engine: None, target: None, open: false }
+    fn new(shared: Arc<Shared>, stage: Stage, asked: Asked) -> Self {
+        Self { shared, stage, asked, engine: None, target: None, open: false }
     }
 
     fn begin(&mut self) -> Result<()> {
@@ -236,6 +278,7 @@ impl Staging {
             let config = config::edge_config(&document)?;
             // Refused before any data moves.
             config::index_operations(&document)?;
+            self.same_vectors(schema, &document)?;
             self.stage.write_note(document.clone())?;
             self.engine = Some(Engine::create(&self.stage.shard(), config)?);
             let forms = document.forms()?;
@@ -243,6 +286,17 @@ impl Staging {
         };
         self.target = Some(make().map_err(|error| error.on(&schema.collection))?);
         Ok(())
+    }
+
+    fn same_vectors(&self, schema: &Schema, document: &Document) -> Result<()> {
+        let live = self.shared.read();
+        let Some(engine) = &*live else { return Ok(()) };
+        let live = self.shared.document(engine)?;
+        let Asked { left_out, model, others } = &self.asked;
+        let restored = (document, schema.info.model.as_deref());
+        let live = (&live, model.as_deref());
+        let vectors = Vectors { others: *others, adds: false, left_out };
+        vectors.check_documents(&schema.collection, restored, live)
     }
 
     fn records(&mut self, batch: &RecordBatch, cancel: &Cancel) -> Result<()> {

@@ -129,7 +129,7 @@ impl Snapshot {
     /// # Errors
     /// A description that cannot be read.
     pub fn schema(&self, collection: &str) -> Result<Schema> {
-        self.document.part(collection)
+        self.document.part(collection, None)
     }
 
     /// The points as records of `collection`, batch by batch; each point once.

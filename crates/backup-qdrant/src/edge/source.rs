@@ -19,16 +19,22 @@ impl Source for EdgeStore {
             return Err(Error::new(ErrorKind::NotFound, what).on(request.collections.join(", ")));
         }
         let (shared, collection) = (Arc::clone(&self.shared), self.collection.clone());
-        let cancel = request.cancel.clone();
+        let (cancel, model) = (request.cancel.clone(), self.model.clone());
         let worker = Worker::spawn("qdrant source", || Ok(()))?;
-        let pinned = worker.call(move |()| pin(&shared, collection, &cancel)).await?;
+        let pinned =
+            worker.call(move |()| pin(&shared, collection, model.as_deref(), &cancel)).await?;
         let reading = pinned.map(|reading| Arc::new(Mutex::new(reading)));
         let session = Session { worker, reading, cancel: request.cancel.clone() };
         Ok(Pinned::Pinned { session: Box::new(session), mark: None })
     }
 }
 
-fn pin(shared: &Shared, collection: String, cancel: &Cancel) -> Result<Option<Reading>> {
+fn pin(
+    shared: &Shared,
+    collection: String,
+    model: Option<&str>,
+    cancel: &Cancel,
+) -> Result<Option<Reading>> {
     // Nobody else writes, or holds a lock that the flush needs.
     let live = shared.write();
     let Some(engine) = &*live else { return Ok(None) };
@@ -38,7 +44,7 @@ fn pin(shared: &Shared, collection: String, cancel: &Cancel) -> Result<Option<Re
         engine.call("a shard could not be described", |shard| Ok(shard.config().clone()))?;
     let copy = Copy::take(&shared.path, config, cancel)?;
     drop(live);
-    let schema = document.part(&collection)?;
+    let schema = document.part(&collection, model)?;
     let scroll = Scroll::new(&collection, &document.forms()?);
     Ok(Some(Reading { copy, schema: Some(schema), scroll, collection, ended: false }))
 }

@@ -48,6 +48,8 @@ const ENGINE_VERSION: &str = "0.7.0";
 pub struct EdgeStore {
     pub(crate) shared: Arc<Shared>,
     pub(crate) collection: String,
+    pub(crate) model: Option<String>,
+    pub(crate) other_vectors: bool,
 }
 
 /// What all clones have in common.
@@ -78,7 +80,8 @@ impl EdgeStore {
         let name = path.file_name().unwrap_or_default();
         let collection = name.to_string_lossy().into_owned();
         let shared = Shared { path, live: RwLock::new(live), stages: Mutex::default() };
-        Ok(Self { shared: Arc::new(shared), collection })
+        let shared = Arc::new(shared);
+        Ok(Self { shared, collection, model: None, other_vectors: false })
     }
 
     /// Under which name the points stand in an archive; the folder's, if nothing is said.
@@ -87,6 +90,24 @@ impl EdgeStore {
     #[must_use]
     pub fn collection(mut self, name: impl Into<String>) -> Self {
         self.collection = name.into();
+        self
+    }
+
+    /// The model that makes the vectors: it goes into the manifest, and a restore compares it with
+    /// the archive's. Without it the model is the one that a collection's metadata named, where the
+    /// shard was restored from a server's.
+    #[must_use]
+    pub fn model(mut self, model: impl Into<String>) -> Self {
+        self.model = Some(model.into());
+        self
+    }
+
+    /// Lets a restore replace a shard whose vectors have another dimension, distance, type or model
+    /// than those of the archive. By default that is refused, because an application that embeds
+    /// with another model finds nothing in such vectors.
+    #[must_use]
+    pub fn accept_other_vectors(mut self) -> Self {
+        self.other_vectors = true;
         self
     }
 

@@ -1,14 +1,14 @@
 //! Both interfaces of one server, and the requests that have a name.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, future::Future};
 
 use backup_core::{ByteStream, Error, ErrorKind, Result};
-use qdrant_client::Qdrant;
-use reqwest::{Url, header::HeaderValue};
+use reqwest::Url;
 use serde_json::{Value, json};
 use tokio::{runtime::Handle, task::AbortHandle};
 
 use super::{
+    connect::{Access, Points},
     grpc,
     rest::{Rest, retry},
 };
@@ -16,7 +16,7 @@ use crate::schema::Document;
 
 #[derive(Clone)]
 pub(crate) struct Client {
-    pub(super) grpc: Arc<Qdrant>,
+    pub(super) grpc: Points,
     pub(super) rest: Rest,
     runtime: Handle,
 }
@@ -40,31 +40,14 @@ impl Drop for Tied {
 }
 
 impl Client {
-    pub(super) fn new(
-        grpc: Url,
-        rest: Url,
-        key: Option<HeaderValue>,
-        timeout: Duration,
-        long: Duration,
-    ) -> Result<Self> {
+    pub(super) fn new(grpc: Url, rest: Url, access: &Access) -> Result<Self> {
         let runtime = Handle::try_current().map_err(|e| {
             Error::new(ErrorKind::InvalidInput, "a store at a Qdrant server needs a Tokio runtime")
                 .because(e)
                 .advise("open it within the application's runtime")
         })?;
-        let mut config = Qdrant::from_url(grpc.as_str())
-            .timeout(timeout)
-            .connect_timeout(Duration::from_secs(10).min(timeout))
-            .skip_compatibility_check();
-        if let Some(key) = key.as_ref().and_then(|key| key.to_str().ok()) {
-            config.set_api_key(key);
-        }
-        let client = config.build().map_err(|e| {
-            Error::new(ErrorKind::InvalidInput, "there is no client for this address")
-                .because(e.to_string())
-        })?;
-        let rest = Rest::new(rest, key, timeout, long)?;
-        Ok(Self { grpc: Arc::new(client), rest, runtime })
+        let (grpc, rest) = (access.points(&grpc)?, Rest::new(rest, access)?);
+        Ok(Self { grpc, rest, runtime })
     }
 
     /// Runs in the store's runtime, whichever executor waits for it; ends when nobody does.

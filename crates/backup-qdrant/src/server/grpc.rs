@@ -6,23 +6,20 @@ use backup_core::{
     Error, ErrorKind, Result,
     record::{canonical::Writer, tagged},
 };
-use qdrant_client::{
-    Qdrant, QdrantError,
-    qdrant::{
-        CountPoints, DeletePoints, DenseVector, GetPoints, ListValue, MultiDenseVector,
-        NamedVectors, PointId, PointStruct, PointsIdsList, RetrievedPoint, ScrollPoints,
-        SparseVector, Struct, UpsertPoints, Value, Vector as Sent, VectorOutput, Vectors,
-        WithPayloadSelector, WithVectorsSelector, point_id, points_selector::PointsSelectorOneOf,
-        value::Kind, vector::Vector as SentKind, vector_output::Vector as Got,
-        vectors::VectorsOptions, vectors_output::VectorsOptions as GotVectors,
-        with_payload_selector, with_vectors_selector,
-    },
+use qdrant_client::qdrant::{
+    CountPoints, DeletePoints, DenseVector, Filter, GetPoints, ListValue, MultiDenseVector,
+    NamedVectors, PointId, PointStruct, PointsIdsList, RetrievedPoint, ScrollPoints, SparseVector,
+    Struct, UpsertPoints, Value, Vector as Sent, VectorOutput, Vectors, WithPayloadSelector,
+    WithVectorsSelector, point_id, points_selector::PointsSelectorOneOf, value::Kind,
+    vector::Vector as SentKind, vector_output::Vector as Got, vectors::VectorsOptions,
+    vectors_output::VectorsOptions as GotVectors, with_payload_selector, with_vectors_selector,
 };
 use serde_json::Value as Json;
-use tonic::Code;
+use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::{
+    connect::Points,
     rest::{full, refused},
     scroll::Read,
 };
@@ -54,27 +51,30 @@ pub(super) struct Page {
 }
 
 pub(super) async fn scroll(
-    client: &Qdrant,
+    client: &Points,
     collection: &str,
     offset: Option<PointId>,
     limit: u32,
+    filter: Option<Filter>,
     of: Of,
 ) -> Result<Page> {
     let request = ScrollPoints {
         collection_name: collection.to_owned(),
         offset,
+        filter,
         limit: Some(limit),
         with_payload: of.payload(),
         with_vectors: of.vectors(),
         ..ScrollPoints::default()
     };
-    let answer = client.scroll(request).await.map_err(|e| failed(e).on(collection))?;
+    let answer =
+        client.clone().scroll(request).await.map_err(|e| failed(&e).on(collection))?.into_inner();
     Ok(Page { points: answer.result, next: answer.next_page_offset })
 }
 
 /// Those of the points that are there, in any order.
 pub(super) async fn retrieve(
-    client: &Qdrant,
+    client: &Points,
     collection: &str,
     ids: &[Id],
     of: Of,
@@ -86,11 +86,12 @@ pub(super) async fn retrieve(
         with_vectors: of.vectors(),
         ..GetPoints::default()
     };
-    let answer = client.get_points(request).await.map_err(|e| failed(e).on(collection))?;
+    let answer =
+        client.clone().get(request).await.map_err(|e| failed(&e).on(collection))?.into_inner();
     Ok(answer.result)
 }
 
-pub(super) async fn delete(client: &Qdrant, collection: &str, ids: &[Id]) -> Result<()> {
+pub(super) async fn delete(client: &Points, collection: &str, ids: &[Id]) -> Result<()> {
     let ids = ids.iter().copied().map(write_id).collect();
     let request = DeletePoints {
         collection_name: collection.to_owned(),
@@ -98,22 +99,23 @@ pub(super) async fn delete(client: &Qdrant, collection: &str, ids: &[Id]) -> Res
         points: Some(PointsSelectorOneOf::Points(PointsIdsList { ids }).into()),
         ..DeletePoints::default()
     };
-    client.delete_points(request).await.map_err(|e| failed(e).on(collection))?;
+    client.clone().delete(request).await.map_err(|e| failed(&e).on(collection))?;
     Ok(())
 }
 
-pub(super) async fn count(client: &Qdrant, collection: &str) -> Result<u64> {
+pub(super) async fn count(client: &Points, collection: &str) -> Result<u64> {
     let request = CountPoints {
         collection_name: collection.to_owned(),
         exact: Some(true),
         ..CountPoints::default()
     };
-    let answer = client.count(request).await.map_err(|e| failed(e).on(collection))?;
+    let answer =
+        client.clone().count(request).await.map_err(|e| failed(&e).on(collection))?.into_inner();
     Ok(answer.result.map_or(0, |result| result.count))
 }
 
 pub(super) async fn upsert(
-    client: &Qdrant,
+    client: &Points,
     collection: &str,
     points: Vec<PointStruct>,
 ) -> Result<()> {
@@ -123,27 +125,14 @@ pub(super) async fn upsert(
         points,
         ..UpsertPoints::default()
     };
-    client.upsert_points(request).await.map_err(|e| failed(e).on(collection))?;
+    client.clone().upsert(request).await.map_err(|e| failed(&e).on(collection))?;
     Ok(())
 }
 
-pub(super) fn failed(error: QdrantError) -> Error {
-    let status = match error {
-        QdrantError::ResponseError { status }
-        | QdrantError::ResourceExhaustedError { status, .. } => status,
-        other => {
-            return Error::new(ErrorKind::Io, "a request to Qdrant failed")
-                .because(other.to_string());
-        }
-    };
+pub(super) fn failed(status: &Status) -> Error {
     let said = status.message();
     let kind = match status.code() {
         _ if full(said) => ErrorKind::NoSpace,
-        // The client has no code of its own for a connection that was refused.
-        Code::Internal if said.starts_with("Failed to connect") => {
-            return Error::new(ErrorKind::Unreachable, "Qdrant cannot be reached")
-                .because(said.to_owned());
-        }
         // A message that is longer than either end allows.
         Code::OutOfRange => ErrorKind::LimitExceeded,
         Code::Unauthenticated | Code::PermissionDenied => ErrorKind::PermissionDenied,
@@ -153,6 +142,8 @@ pub(super) fn failed(error: QdrantError) -> Error {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
             ErrorKind::Unreachable
         }
+        // Not what the server said, but a connection that broke.
+        Code::Internal if std::error::Error::source(status).is_some() => ErrorKind::Unreachable,
         Code::InvalidArgument | Code::FailedPrecondition | Code::Unimplemented => {
             ErrorKind::Incompatible
         }

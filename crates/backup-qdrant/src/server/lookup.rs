@@ -35,7 +35,8 @@ impl Ids {
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Id>>> {
         let Some(offset) = self.next.take() else { return Ok(None) };
         let (grpc, collection) = (&self.client.grpc, &self.collection);
-        let page = retry(|| grpc::scroll(grpc, collection, offset.clone(), PAGE_IDS, Of::Ids));
+        let page =
+            retry(|| grpc::scroll(grpc, collection, offset.clone(), PAGE_IDS, None, Of::Ids));
         let page = page.await?;
         self.next = page.next.map(Some);
         let mut ids = Vec::with_capacity(page.points.len());

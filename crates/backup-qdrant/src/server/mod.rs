@@ -1,6 +1,8 @@
 //! Qdrant servers: points over gRPC, everything else over REST.
 
 mod client;
+mod connect;
+mod filter;
 mod grpc;
 mod lookup;
 mod merge;

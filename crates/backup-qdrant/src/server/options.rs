@@ -3,22 +3,22 @@
 use std::{fmt, path::Path, sync::Arc, time::Duration};
 
 use backup_core::{Error, ErrorKind, Result};
-use globset::{Glob, GlobSet, GlobSetBuilder};
+use globset::{Glob, GlobMatcher, GlobSet, GlobSetBuilder};
 use reqwest::{Url, header::HeaderValue};
 
-use super::{QdrantStore, client::Client, stage};
+use super::{QdrantStore, client::Client, connect::Access, stage};
 
 /// How a Qdrant server is reached, and which of its collections belong to the store.
 #[derive(Clone)]
 pub struct QdrantOptions {
     url: String,
     rest: Option<String>,
-    key: Option<HeaderValue>,
-    timeout: Duration,
-    snapshot_timeout: Duration,
+    access: Access,
     wanted: Vec<String>,
     unwanted: Vec<String>,
     filter: Filter,
+    models: Vec<(String, String)>,
+    model_of: Vec<(GlobMatcher, String)>,
     pub(super) way: Way,
     pub(super) other_vectors: bool,
     pub(super) other_settings: bool,
@@ -47,12 +47,17 @@ impl QdrantOptions {
         Self {
             url: url.to_owned(),
             rest: None,
-            key: None,
-            timeout: Duration::from_secs(60),
-            snapshot_timeout: Duration::from_secs(3600),
+            access: Access {
+                key: None,
+                roots: None,
+                timeout: Duration::from_secs(60),
+                long: Duration::from_secs(3600),
+            },
             wanted: Vec::new(),
             unwanted: Vec::new(),
             filter: Filter::default(),
+            models: Vec::new(),
+            model_of: Vec::new(),
             way: Way::Scroll,
             other_vectors: false,
             other_settings: false,
@@ -75,7 +80,7 @@ impl QdrantOptions {
             Error::new(ErrorKind::InvalidInput, "the API key has characters that no key has")
         })?;
         value.set_sensitive(true);
-        self.key = Some(value);
+        self.access.key = Some(value);
         Ok(self)
     }
 
@@ -108,6 +113,14 @@ impl QdrantOptions {
         self.api_key(&key)
     }
 
+    /// The certificates in PEM form, one or more, that sign the server's, for an address with
+    /// `https://`; by default those that the system trusts.
+    #[must_use]
+    pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.access.roots = Some(pem.into());
+        self
+    }
+
     /// The collections that belong to the store, by name or with `*`, `?` and `[…]`. By default
     /// all. A restore leaves the others alone.
     #[must_use]
@@ -123,10 +136,20 @@ impl QdrantOptions {
         self
     }
 
+    /// The model that makes the vectors of these collections, by name or pattern: it goes into the
+    /// manifest, and a restore compares it with the archive's. Of several patterns the first that
+    /// fits counts. Without it the model is the one that a collection's metadata names, as
+    /// `embedding_model` or `model`.
+    #[must_use]
+    pub fn model(mut self, collections: impl Into<String>, model: impl Into<String>) -> Self {
+        self.models.push((collections.into(), model.into()));
+        self
+    }
+
     /// How long the server may take for a request; 60 seconds by default.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = timeout;
+        self.access.timeout = timeout;
         self
     }
 
@@ -134,7 +157,7 @@ impl QdrantOptions {
     /// default.
     #[must_use]
     pub fn snapshot_timeout(mut self, timeout: Duration) -> Self {
-        self.snapshot_timeout = timeout;
+        self.access.long = timeout;
         self
     }
 
@@ -163,8 +186,10 @@ impl QdrantOptions {
     }
 
     /// Lets a restore replace a collection whose vectors have another dimension, distance, type
-    /// or model than those of the archive. By default that is refused, because an application
-    /// that embeds with another model finds nothing in such vectors.
+    /// or model than those of the archive, and add points to one of another model. By default that
+    /// is refused, because an application that embeds with another model finds nothing in such
+    /// vectors; see [`drop_vector`](backup_core::RestoreOptions::drop_vector) and
+    /// [`embed`](backup_core::RestoreOptions::embed).
     #[must_use]
     pub fn accept_other_vectors(mut self) -> Self {
         self.other_vectors = true;
@@ -183,12 +208,17 @@ impl QdrantOptions {
     /// A store at this server, which is not asked anything yet.
     ///
     /// # Errors
-    /// No Tokio runtime, an address that is none, a pattern that is none.
+    /// No Tokio runtime, an address that is none, a pattern that is none, a certificate that is
+    /// none.
     pub fn open(mut self) -> Result<QdrantStore> {
         self.filter = Filter {
             wanted: if self.wanted.is_empty() { None } else { Some(globs(&self.wanted)?) },
             unwanted: globs(&self.unwanted)?,
         };
+        let matcher = |(pattern, model): &(String, String)| {
+            Ok((glob(pattern)?.compile_matcher(), model.clone()))
+        };
+        self.model_of = self.models.iter().map(matcher).collect::<Result<_>>()?;
         let grpc = address(&self.url)?;
         let rest = match &self.rest {
             Some(url) => address(url)?,
@@ -200,8 +230,7 @@ impl QdrantOptions {
                 url
             }
         };
-        let client =
-            Client::new(grpc, rest, self.key.clone(), self.timeout, self.snapshot_timeout)?;
+        let client = Client::new(grpc, rest, &self.access)?;
         Ok(QdrantStore { client, options: Arc::new(self) })
     }
 
@@ -216,6 +245,12 @@ impl QdrantOptions {
         Ok(store)
     }
 
+    /// The host's word for the model of a collection.
+    pub(super) fn model_of(&self, collection: &str) -> Option<&str> {
+        let found = self.model_of.iter().find(|(pattern, _)| pattern.is_match(collection));
+        found.map(|(_, model)| model.as_str())
+    }
+
     /// Whether a collection belongs to the store.
     pub(super) fn wants(&self, name: &str) -> bool {
         let Filter { wanted, unwanted } = &self.filter;
@@ -227,14 +262,19 @@ impl QdrantOptions {
 
 fn globs(patterns: &[String]) -> Result<GlobSet> {
     let mut set = GlobSetBuilder::new();
-    let bad = |pattern: &str, e: globset::Error| {
-        let what = "a pattern of collections cannot be read";
-        Error::new(ErrorKind::InvalidInput, what).on(pattern).because(e)
-    };
     for pattern in patterns {
-        set.add(Glob::new(pattern).map_err(|e| bad(pattern, e))?);
+        set.add(glob(pattern)?);
     }
     set.build().map_err(|e| bad("", e))
+}
+
+fn glob(pattern: &str) -> Result<Glob> {
+    Glob::new(pattern).map_err(|e| bad(pattern, e))
+}
+
+fn bad(pattern: &str, e: globset::Error) -> Error {
+    let what = "a pattern of collections cannot be read";
+    Error::new(ErrorKind::InvalidInput, what).on(pattern).because(e)
 }
 
 fn odd(url: &str) -> Error {
@@ -265,7 +305,7 @@ fn address(text: &str) -> Result<Url> {
 impl fmt::Debug for QdrantOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("QdrantOptions")
-            .field("key", &self.key.as_ref().map(|_| "…"))
+            .field("key", &self.access.key.as_ref().map(|_| "…"))
             .field("collections", &self.wanted)
             .field("without", &self.unwanted)
             .finish_non_exhaustive()

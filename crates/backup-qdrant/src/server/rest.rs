@@ -7,10 +7,11 @@ use backup_core::{ByteStream, Error, ErrorKind, Result};
 use futures::{StreamExt, TryStreamExt};
 use reqwest::{
     Body, Client, Method, RequestBuilder, Response, StatusCode, Url,
-    header::HeaderValue,
     multipart::{Form, Part},
 };
 use serde_json::Value;
+
+use super::connect::Access;
 
 /// Longest answer that is read: lists of collections, a few points.
 const MAX_ANSWER: usize = 64 << 20;
@@ -20,9 +21,7 @@ const MAX_ANSWER: usize = 64 << 20;
 pub(super) struct Rest {
     http: Client,
     base: Url,
-    key: Option<HeaderValue>,
-    timeout: Duration,
-    long: Duration,
+    access: Access,
 }
 
 /// A request that is not sent yet.
@@ -35,20 +34,15 @@ pub(super) struct Call<'a> {
 }
 
 impl Rest {
-    pub(super) fn new(
-        base: Url,
-        key: Option<HeaderValue>,
-        timeout: Duration,
-        long: Duration,
-    ) -> Result<Self> {
+    pub(super) fn new(base: Url, access: &Access) -> Result<Self> {
         let http = Client::builder()
-            .connect_timeout(Duration::from_secs(10).min(timeout))
-            .tls_backend_preconfigured(tls()?)
+            .connect_timeout(access.connect_timeout())
+            .tls_backend_preconfigured(access.tls()?)
             // A redirect could carry the key to another host.
             .redirect(reqwest::redirect::Policy::none())
             .build()
             .map_err(|e| Error::new(ErrorKind::InvalidInput, "no HTTP client").because(e))?;
-        Ok(Self { http, base, key, timeout, long })
+        Ok(Self { http, base, access: access.clone() })
     }
 
     /// The server's address, without credentials.
@@ -58,7 +52,7 @@ impl Rest {
 
     /// How long the server may take for what takes long.
     pub(super) fn patience(&self) -> Duration {
-        self.long
+        self.access.long
     }
 
     fn call(&self, method: Method, path: &[&str]) -> Call<'_> {
@@ -66,7 +60,7 @@ impl Rest {
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
-        Call { rest: self, method, url, body: None, timeout: self.timeout }
+        Call { rest: self, method, url, body: None, timeout: self.access.timeout }
     }
 
     pub(super) fn get(&self, path: &[&str]) -> Call<'_> {
@@ -87,7 +81,7 @@ impl Rest {
 
     fn request(&self, method: Method, url: Url) -> RequestBuilder {
         let request = self.http.request(method, url);
-        match &self.key {
+        match &self.access.key {
             Some(key) => request.header("api-key", key.clone()),
             None => request,
         }
@@ -97,7 +91,7 @@ impl Rest {
     pub(super) async fn download(&self, path: &[&str]) -> Result<(ByteStream, Option<u64>)> {
         let Call { url, .. } = self.get(path);
         let subject = subject(&url);
-        let sent = self.request(Method::GET, url).timeout(self.long).send().await;
+        let sent = self.request(Method::GET, url).timeout(self.access.long).send().await;
         let response = answered(sent, &subject).await?;
         let len = response.content_length();
         let body = response.bytes_stream().map_err(move |e| unreachable(e, &subject));
@@ -127,7 +121,7 @@ impl Rest {
             None => Part::stream(body),
         };
         let form = Form::new().part("snapshot", part.file_name(name));
-        let request = self.request(Method::POST, url).timeout(self.long).multipart(form);
+        let request = self.request(Method::POST, url).timeout(self.access.long).multipart(form);
         answered(request.send().await, &subject).await.map(drop)
     }
 }
@@ -145,7 +139,7 @@ impl Call<'_> {
 
     /// For what may take the server long: snapshots.
     pub(super) fn long(mut self) -> Self {
-        self.timeout = self.rest.long;
+        self.timeout = self.rest.access.long;
         self
     }
 
@@ -192,16 +186,6 @@ pub(super) async fn retry<T, F: Future<Output = Result<T>>>(call: impl FnMut() -
         .with_max_times(5)
         .with_jitter();
     call.retry(policy).when(Error::is_retryable).await
-}
-
-fn tls() -> Result<rustls::ClientConfig> {
-    let mut roots = rustls::RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|e| Error::new(ErrorKind::Unsupported, "no TLS").because(e))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 /// What a call is about, for errors: the path, never the host's credentials.

@@ -12,7 +12,7 @@ use backup_core::{
     Error, ErrorKind, Result,
     record::{RecordBatch, Tally},
 };
-use qdrant_client::qdrant::RetrievedPoint;
+use qdrant_client::qdrant::{Filter, RetrievedPoint};
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
@@ -54,12 +54,24 @@ pub(super) struct Scroll {
 }
 
 impl Scroll {
-    /// Starts at once.
+    /// Reads all points. Starts at once.
     pub(super) fn start(
         client: &Client,
         collection: &str,
         name: &str,
         forms: &[VectorForm],
+    ) -> Self {
+        Self::filtered(client, collection, name, forms, None)
+    }
+
+    /// Reads the points that pass a filter, or all where the server does not take it: a strict
+    /// mode may forbid to filter by a field without an index.
+    pub(super) fn filtered(
+        client: &Client,
+        collection: &str,
+        name: &str,
+        forms: &[VectorForm],
+        filter: Option<Filter>,
     ) -> Self {
         // One page waits, one is being fetched.
         let (sender, pages) = mpsc::channel(1);
@@ -68,6 +80,7 @@ impl Scroll {
             client: client.clone(),
             collection: collection.to_owned(),
             size: Arc::clone(&size),
+            filter,
             last: None,
         };
         let task = client.beside(fetch.run(sender));
@@ -112,6 +125,7 @@ struct Fetch {
     client: Client,
     collection: String,
     size: Arc<AtomicUsize>,
+    filter: Option<Filter>,
     last: Option<Id>,
 }
 
@@ -123,13 +137,19 @@ impl Fetch {
             let wanted = (PAGE_BYTES / self.size.load(Ordering::Relaxed)).clamp(1, most);
             let limit = u32::try_from(wanted).unwrap_or(u32::MAX);
             let scrolled = retry(|| {
-                grpc::scroll(&self.client.grpc, &self.collection, offset.clone(), limit, Of::Whole)
+                let (grpc, filter) = (&self.client.grpc, self.filter.clone());
+                grpc::scroll(grpc, &self.collection, offset.clone(), limit, filter, Of::Whole)
             });
             let page = match scrolled.await {
                 Ok(page) => page,
                 // A page longer than a message may be: the points are larger than those before.
                 Err(error) if error.kind() == ErrorKind::LimitExceeded && wanted > 1 => {
                     most = wanted / 2;
+                    continue;
+                }
+                // Nothing came yet: without it the same points come and more.
+                Err(_) if self.filter.is_some() && self.last.is_none() => {
+                    self.filter = None;
                     continue;
                 }
                 Err(error) => return drop(sender.send(Err(error)).await),

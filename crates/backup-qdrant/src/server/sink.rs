@@ -7,8 +7,9 @@ use std::{
 
 use backup_core::{
     Cancel, Error, ErrorKind, Prepared, Reattached, Result, Sink, SinkSession, StagePlan,
-    StageToken, Switch, WriteMode, async_trait,
+    StageToken, Switch, VectorChanges, WriteMode, async_trait, manifest::CollectionInfo,
 };
+use serde_json::Value;
 
 use super::{
     QdrantStore,
@@ -18,6 +19,7 @@ use super::{
     taken::collection_of,
     token::{Note, Removed, Target, Token, Was, check_name},
 };
+use crate::vectors::{self, Vectors};
 
 #[async_trait]
 impl Sink for QdrantStore {
@@ -40,7 +42,16 @@ impl Sink for QdrantStore {
                 .advise("restore in replace mode, or convert the snapshot to records first"));
         }
         let id = plan.restore_id.clone();
-        let planned = async move { prepare(&client, &options, &id, names, merge).await };
+        let (info, changes) = (plan.info.clone(), plan.vectors.clone());
+        let planned = async move {
+            let (mut token, notes) = prepare(&client, &options, &id, names, merge).await?;
+            for target in &mut token.targets {
+                let changes = changes.get(&target.name).cloned();
+                target.left_out = changes.unwrap_or_default().left_out;
+            }
+            same_vectors(&client, &options, &token, &info).await?;
+            Ok((token, notes))
+        };
         let (token, notes) = self.client.run(planned).await?;
         let switch = match token.targets.as_slice() {
             _ if merge || !token.removed.is_empty() => Switch::Stepwise,
@@ -51,6 +62,10 @@ impl Sink for QdrantStore {
             _ => Switch::Stepwise,
         };
         Ok(Prepared { token: plan.token(&token)?, switch, notes })
+    }
+
+    fn revise_vectors(&self, document: &mut Value, changes: &VectorChanges) -> Result<()> {
+        vectors::revise(document, changes)
     }
 
     async fn begin(&self, token: &StageToken, cancel: &Cancel) -> Result<Box<dyn SinkSession>> {
@@ -138,7 +153,8 @@ async fn prepare(
             }
             Was::Free => staged,
         };
-        targets.push(Target { name, native, was, shadow, old: format!("{anchor}.old.{number}") });
+        let (old, left_out) = (format!("{anchor}.old.{number}"), BTreeSet::new());
+        targets.push(Target { name, native, was, shadow, old, left_out });
     }
     let kept: BTreeSet<&str> = targets.iter().map(Target::place).collect();
     let replaced = |name: &String| !merge && options.wants(name);
@@ -170,4 +186,24 @@ async fn prepare(
     let aliases: BTreeMap<_, _> =
         aliases.into_iter().filter(|(alias, _)| !stage::is_ours(alias)).collect();
     Ok((Token { anchor, merge, targets, removed, aliases }, notes))
+}
+
+/// Compares what the manifest says of vectors with what is live.
+async fn same_vectors(
+    client: &Client,
+    options: &QdrantOptions,
+    token: &Token,
+    info: &BTreeMap<String, CollectionInfo>,
+) -> Result<()> {
+    for target in token.targets.iter().filter(|target| target.was != Was::Free) {
+        let Some(restored) = info.get(&target.name) else { continue };
+        let live = client.settings(target.place()).await?;
+        Vectors {
+            others: options.other_vectors,
+            adds: token.adds_to(target),
+            left_out: &target.left_out,
+        }
+        .check(&target.name, restored, &live.info(options.model_of(&target.name))?)?;
+    }
+    Ok(())
 }

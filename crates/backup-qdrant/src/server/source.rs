@@ -7,6 +7,7 @@ use backup_core::{
     Result, Source, SourceSession, Summary, async_trait,
 };
 use futures::lock::Mutex;
+use qdrant_client::qdrant::Filter;
 use serde_json::{Value, json};
 
 #[cfg(feature = "qdrant-edge")]
@@ -14,6 +15,7 @@ use super::pinned::Pinned;
 use super::{
     QdrantStore,
     client::Client,
+    filter,
     options::{QdrantOptions, Way},
     scroll::Scroll,
     taken::Taken,
@@ -25,16 +27,14 @@ impl Source for QdrantStore {
     async fn pin(&self, request: &PinRequest) -> Result<backup_core::Pinned> {
         request.cancel.check()?;
         let (client, options) = (self.client.clone(), Arc::clone(&self.options));
-        let (asked, cancel) = (request.collections.clone(), request.cancel.clone());
-        let readings =
-            self.client.run(async move { readings(&client, &options, &asked, &cancel).await });
+        let asked = request.clone();
+        let readings = self.client.run(async move { readings(&client, &options, &asked).await });
         let readings = readings.await?;
         let pinned = !readings.is_empty() && readings.iter().all(|r| r.taken.is_some());
         let names = readings.iter().filter_map(|r| Some(r.taken.as_ref()?.snapshot.name.clone()));
         let mark = names.collect::<Vec<_>>().join(", ");
         let session = Box::new(Session {
             client: self.client.clone(),
-            #[cfg(feature = "qdrant-edge")]
             options: Arc::clone(&self.options),
             readings: readings.into(),
             cancel: request.cancel.clone(),
@@ -51,9 +51,9 @@ impl Source for QdrantStore {
 async fn readings(
     client: &Client,
     options: &QdrantOptions,
-    asked: &[String],
-    cancel: &Cancel,
+    request: &PinRequest,
 ) -> Result<Vec<Reading>> {
+    let asked = &request.collections;
     let all = client.collections().await?;
     if let Some(name) = asked.iter().find(|name| !all.contains(name)) {
         return Err(Error::new(ErrorKind::NotFound, "there is no such collection").on(name));
@@ -64,7 +64,7 @@ async fn readings(
     let aliases = client.aliases().await?;
     let mut readings = Vec::new();
     for (number, name) in chosen.enumerate() {
-        let read = reading(client, options, number, name, &aliases, cancel).await;
+        let read = reading(client, options, number, name, &aliases, request).await;
         match read {
             Ok(reading) => readings.push(reading),
             Err(error) => {
@@ -82,9 +82,9 @@ async fn reading(
     number: usize,
     name: String,
     aliases: &BTreeMap<String, String>,
-    cancel: &Cancel,
+    request: &PinRequest,
 ) -> Result<Reading> {
-    cancel.check()?;
+    request.cancel.check()?;
     let document = client.document(&name, aliases).await?;
     let mut remark = None;
     let mut taken = None;
@@ -103,7 +103,12 @@ async fn reading(
         Some(_) => 0,
         None => client.count(&name).await?,
     };
+    let conditions = request.conditions.iter();
+    let mine = conditions.filter(|(of, _)| of.as_ref().is_none_or(|of| *of == name));
+    let fields = request.fields.get(&name).cloned().unwrap_or_default();
+    let conditions = mine.map(|(_, condition)| condition);
     Ok(Reading {
+        filter: filter::superset(conditions, &fields, &document.payload_indexes),
         partition: Partition::new(format!("c{number:04}")),
         name,
         document,
@@ -153,7 +158,6 @@ async fn remove_all(client: &Client, readings: &[Reading]) -> Result<()> {
 
 struct Session {
     client: Client,
-    #[cfg(feature = "qdrant-edge")]
     options: Arc<QdrantOptions>,
     readings: Arc<[Reading]>,
     cancel: Cancel,
@@ -164,6 +168,8 @@ struct Reading {
     partition: Partition,
     name: String,
     document: Document,
+    /// What need not be read, as far as the server can tell.
+    filter: Option<Filter>,
     /// How many points it had when the session began, where it is read as it is.
     before: u64,
     /// `None`: read as it is.
@@ -206,9 +212,10 @@ impl SourceSession for Session {
                     return Ok(Some(part));
                 }
                 let forms = reading.document.forms()?;
-                let scroll = Scroll::start(&self.client, &reading.name, &reading.name, &forms);
+                let (name, filter) = (&reading.name, reading.filter.clone());
+                let scroll = Scroll::filtered(&self.client, name, name, &forms, filter);
                 *state = State::Records(Box::new(scroll));
-                reading.document.part(&reading.name).map(Part::Schema).map(Some)
+                reading.schema(&self.options).map(Some)
             }
             State::Records(scroll) => {
                 let next = scroll.next().await.map_err(|error| reading.explain(error))?;
@@ -280,14 +287,20 @@ impl Session {
             let (forms, scratch) = (document.forms()?, scratch.clone());
             let opened = async move { Pinned::open(&client, &taken, forms, &scratch).await };
             let pinned = Box::new(self.client.run(opened).await?);
-            return Ok((State::Pinned(pinned), Part::Schema(document.part(&reading.name)?)));
+            return Ok((State::Pinned(pinned), reading.schema(&self.options)?));
         }
-        let blob = self.client.run(async move { taken.part(&client, &document).await });
+        let model = self.options.model_of(&reading.name).map(str::to_owned);
+        let blob = async move { taken.part(&client, &document, model.as_deref()).await };
+        let blob = self.client.run(blob);
         Ok((State::Done { scrolled: false }, Part::Blob(blob.await?)))
     }
 }
 
 impl Reading {
+    fn schema(&self, options: &QdrantOptions) -> Result<Part> {
+        self.document.part(&self.name, options.model_of(&self.name)).map(Part::Schema)
+    }
+
     fn end(&self, records: u64) -> Part {
         let mut end = CollectionEnd::default();
         end.collection.clone_from(&self.name);

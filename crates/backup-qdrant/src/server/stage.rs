@@ -32,6 +32,7 @@ use crate::{
     compare::differences,
     points::{Decoder, Id},
     schema::{Document, VectorForm},
+    vectors::Vectors,
 };
 
 /// Points and bytes of one request, and requests at a time: see `docs/BENCHMARKS.md`.
@@ -155,7 +156,12 @@ impl Session {
     }
 
     /// Checks what a collection is to be.
-    async fn announce(&self, name: &str, document: Document) -> Result<Staged> {
+    async fn announce(
+        &self,
+        name: &str,
+        document: Document,
+        model: Option<&str>,
+    ) -> Result<Staged> {
         let target = self.target(name)?;
         let forms: Arc<[VectorForm]> = document.forms()?.into();
         let live = match target.was {
@@ -163,7 +169,13 @@ impl Session {
             _ => Some(self.client.settings(target.place()).await?),
         };
         if let Some(live) = &live {
-            self.same_vectors(target, &document, &forms, live)?;
+            let vectors = Vectors {
+                others: self.options.other_vectors,
+                adds: self.token.adds_to(target),
+                left_out: &target.left_out,
+            };
+            let live_model = self.options.model_of(&target.name);
+            vectors.check_documents(&target.name, (&document, model), (live, live_model))?;
         }
         let document = live.filter(|_| self.token.adds_to(target)).unwrap_or(document);
         if document.custom_sharding() {
@@ -175,7 +187,8 @@ impl Session {
     }
 
     async fn schema(&self, schema: Schema) -> Result<()> {
-        let staged = self.announce(&schema.collection, Document::read(&schema)?).await?;
+        let (document, model) = (Document::read(&schema)?, schema.info.model.as_deref());
+        let staged = self.announce(&schema.collection, document, model).await?;
         let target = self.target(&schema.collection)?;
         let request = if self.token.adds_to(target) {
             staged.document.scratch_request()
@@ -197,7 +210,8 @@ impl Session {
             return Err(Error::new(ErrorKind::Unsupported, what).on(&blob.name));
         }
         let native = Native::read(&blob.name, &blob.metadata)?;
-        let staged = self.announce(&native.collection, native.document).await?;
+        let model = native.model.as_deref();
+        let staged = self.announce(&native.collection, native.document, model).await?;
         let target = self.target(&native.collection)?;
         let content = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&content);
@@ -243,57 +257,6 @@ impl Session {
         let mut own = aliases.iter().filter(|(_, to)| **to == target.shadow);
         let content = own.find_map(|(alias, _)| recall(alias.strip_prefix(&prefix)?));
         content.ok_or_else(|| interrupted("staging was interrupted", &target.name))
-    }
-
-    /// Refuses vectors that the application would not find its way in.
-    fn same_vectors(
-        &self,
-        target: &Target,
-        document: &Document,
-        forms: &[VectorForm],
-        live: &Document,
-    ) -> Result<()> {
-        let adds = self.token.adds_to(target);
-        if self.options.other_vectors && !adds {
-            return Ok(());
-        }
-        let mut differ = Vec::new();
-        let live_forms = live.forms()?;
-        for form in forms {
-            match live_forms.iter().find(|live| live.name == form.name) {
-                Some(live) if live == form => {}
-                Some(live) => differ.push(format!(
-                    "vector {:?} has {} in the archive and {} in the collection",
-                    form.name,
-                    form.describe(),
-                    live.describe()
-                )),
-                None => differ.push(format!("the collection has no vector {:?}", form.name)),
-            }
-        }
-        for gone in live_forms.iter().filter(|live| forms.iter().all(|f| f.name != live.name)) {
-            differ.push(format!("the archive has no vector {:?}", gone.name));
-        }
-        if let (Some(ours), Some(theirs)) = (document.model(), live.model())
-            && ours != theirs
-            && !self.options.other_vectors
-        {
-            differ
-                .push(format!("the model is {ours} in the archive and {theirs} in the collection"));
-        }
-        if differ.is_empty() {
-            return Ok(());
-        }
-        let what = "the archive's vectors are not those that the application uses now";
-        Err(Error::new(ErrorKind::Incompatible, what)
-            .on(format!("{}: {}", target.name, differ.join("; ")))
-            .advise(if adds {
-                "restore into another server or under another name and embed the texts again; \
-                 only another model is taken as it is, with `accept_other_vectors`"
-            } else {
-                "restore into another server or under another name and embed the texts again, \
-                 or take the archive's vectors as they are with `accept_other_vectors`"
-            }))
     }
 
     async fn records(&self, batch: RecordBatch) -> Result<()> {

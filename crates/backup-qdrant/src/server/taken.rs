@@ -45,11 +45,17 @@ impl Taken {
     }
 
     /// As a part of an archive.
-    pub(super) async fn part(&self, client: &Client, document: &Document) -> Result<Blob> {
+    pub(super) async fn part(
+        &self,
+        client: &Client,
+        document: &Document,
+        model: Option<&str>,
+    ) -> Result<Blob> {
         let (body, len) = self.body(client).await?;
         let facts = [
             ("collection", json!(self.collection)),
             ("document", serde_json::to_value(document).unwrap_or_default()),
+            ("model", json!(model)),
             ("points", json!(self.points)),
             ("server", json!(client.rest.address())),
             ("server_version", json!(client.version().await?)),
@@ -76,6 +82,8 @@ impl Taken {
 pub(super) struct Native {
     pub(super) collection: String,
     pub(super) document: Document,
+    /// The host's word for it.
+    pub(super) model: Option<String>,
     pub(super) points: Option<u64>,
     pub(super) checksum: Option<String>,
 }
@@ -91,6 +99,7 @@ impl Native {
         Ok(Self {
             collection: collection_of(blob_name)?.to_owned(),
             document: serde_json::from_value(document).map_err(|e| odd().because(e))?,
+            model: metadata.get("model").and_then(Value::as_str).map(str::to_owned),
             points: metadata.get("points").and_then(Value::as_u64),
             checksum: checksum.map(str::to_owned),
         })

@@ -4,7 +4,7 @@
 //! it is there tells whether the restore is under way. How far it came stands in aliases of the
 //! anchor, its notes: they change in one request with the aliases of the application.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,9 @@ pub(super) struct Target {
     pub(super) shadow: String,
     /// Where its old content is kept, in a merge that of the points that are written.
     pub(super) old: String,
+    /// Vectors of the archive that are left out.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) left_out: BTreeSet<String>,
 }
 
 /// What a name was when the restore was planned.

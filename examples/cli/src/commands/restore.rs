@@ -111,19 +111,33 @@ fn changed(mut options: RestoreOptions, args: &args::Changes) -> Result<RestoreO
         options = match rule.rsplit_once('=') {
             None => options.conflict(rule.parse()?),
             Some((place, rule)) => {
-                let (store, collection) = place.split_once('/').ok_or_else(|| {
-                    Error::new(ErrorKind::InvalidInput, "this names no collection")
-                        .on(place)
-                        .advise("write store/collection=RULE")
-                })?;
+                let (store, collection) = collection(place, "store/collection=RULE")?;
                 options.conflict_in(store, collection, rule.parse()?)
             }
         };
+    }
+    for dropped in &args.drop_vector {
+        let form = "store/collection=VECTOR";
+        let (place, vector) = dropped.split_once('=').ok_or_else(|| {
+            Error::new(ErrorKind::InvalidInput, "this names no vector")
+                .on(dropped)
+                .advise(format!("write {form}"))
+        })?;
+        let (store, collection) = collection(place, form)?;
+        options = options.drop_vector(store, collection, vector);
     }
     if args.skip_duplicates {
         options = options.skip_duplicates(DuplicateOptions::default());
     }
     Ok(if args.no_safety_backup { options.no_safety_backup() } else { options })
+}
+
+fn collection<'a>(place: &'a str, form: &str) -> Result<(&'a str, &'a str)> {
+    place.split_once('/').ok_or_else(|| {
+        Error::new(ErrorKind::InvalidInput, "this names no collection")
+            .on(place)
+            .advise(format!("write {form}"))
+    })
 }
 
 /// The dry-run.
@@ -244,6 +258,12 @@ fn report_back(context: &Context<'_>, report: &RestoreReport) -> Result<u8> {
             let what = things(*left_out, "duplicate");
             let name = plain(&store.name);
             text.push_str(&format!("  {name}/{}: {what} left out\n", plain(collection)));
+        }
+        for (collection, vectors) in &store.vectors {
+            for (vector, what) in vectors {
+                let place = format!("{}/{collection}, vector {vector:?}", store.name);
+                text.push_str(&format!("  {}: {}\n", plain(&place), plain(&what.to_string())));
+            }
         }
         for (collection, merged) in &store.merged {
             text.push_str(&format!("  {}\n", merge_line(&store.name, collection, merged)));

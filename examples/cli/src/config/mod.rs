@@ -185,8 +185,17 @@ impl Store {
         let own: &[&str] = match kind.as_str() {
             "sqlite" => &["path", "mode"],
             "files" => &["path", "exclude"],
-            "qdrant" => &["url", "rest_url", "api_key", "mode", "collections", "without"],
-            "redis" => &["url", "user", "password", "keys"],
+            "qdrant" => &[
+                "url",
+                "rest_url",
+                "root_certificate",
+                "api_key",
+                "mode",
+                "collections",
+                "without",
+                "model",
+            ],
+            "redis" => &["url", "root_certificate", "user", "password", "keys"],
             "neo4j" => &["url", "user", "password", "database"],
             other => {
                 let unknown = fault(named, format!("unknown kind of store `{other}`"));

@@ -1,6 +1,6 @@
 //! Stores at a server: where it is, and where the key to it is.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{
     Form,
@@ -19,15 +19,28 @@ pub(crate) struct Server {
     pub(crate) form: Form,
     /// Another address of the same server.
     pub(crate) rest_url: Option<String>,
+    /// A file with the certificates that sign the server's.
+    pub(crate) root_certificate: Option<PathBuf>,
     pub(crate) database: Option<String>,
     /// Globs of what belongs to the store, and of what does not.
     pub(crate) collections: Vec<String>,
     pub(crate) without: Vec<String>,
+    /// The model that makes the vectors.
+    pub(crate) model: Option<String>,
     /// Globs of the keys that belong to the store.
     pub(crate) keys: Vec<String>,
 }
 
 impl Server {
+    /// The certificates that sign the server's, where others than the system's are trusted.
+    #[cfg(feature = "servers")]
+    pub(crate) fn roots(&self) -> backup_kit::Result<Option<Vec<u8>>> {
+        let Some(path) = &self.root_certificate else { return Ok(None) };
+        std::fs::read(path).map(Some).map_err(|e| {
+            backup_kit::Error::io("the certificate cannot be read", e).on(path.display())
+        })
+    }
+
     /// Reads the keys that this kind has.
     pub(super) fn parse(section: &Section<'_, '_>, folder: &Path) -> Result<Self, Fault> {
         let text = |key| section.get(key).map(|_| section.text(key)).transpose();
@@ -44,9 +57,11 @@ impl Server {
             secret,
             form: Form::or(section, Form::Logical)?,
             rest_url: text("rest_url")?,
+            root_certificate: text("root_certificate")?.map(|path| folder.join(path)),
             database: text("database")?,
             collections: section.texts("collections")?,
             without: section.texts("without")?,
+            model: text("model")?,
             keys: section.texts("keys")?,
         })
     }

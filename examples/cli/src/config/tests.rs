@@ -348,7 +348,8 @@ fn store(keys: &str) -> Result<Store, String> {
 fn servers_are_read_and_their_secrets_are_elsewhere() {
     let keys = "kind = \"qdrant\"\nurl = \"https://q.example:6334\"\nmode = \"native\"\n\
                 rest_url = \"https://q.example/rest\"\ncollections = [\"docs-*\"]\n\
-                without = [\"docs-tmp\"]\napi_key = { env = \"QDRANT_API_KEY\" }";
+                without = [\"docs-tmp\"]\nmodel = \"m\"\nroot_certificate = \"ca.pem\"\n\
+                api_key = { env = \"QDRANT_API_KEY\" }";
     let Kind::Qdrant(server) = store(keys).unwrap().kind else { panic!("another kind") };
     assert_eq!(server.url, "https://q.example:6334");
     assert_eq!(server.rest_url.as_deref(), Some("https://q.example/rest"));
@@ -357,6 +358,8 @@ fn servers_are_read_and_their_secrets_are_elsewhere() {
         (vec!["docs-*".into()], vec!["docs-tmp".into()])
     );
     assert_eq!(server.form, Form::Native);
+    assert_eq!(server.model.as_deref(), Some("m"));
+    assert_eq!(server.root_certificate, Some("/etc/memory/ca.pem".into()));
     assert_eq!(server.secret, Some(Secret::Env("QDRANT_API_KEY".into())));
 
     let redis = "kind = \"redis\"\nurl = \"redis://localhost:6379/2\"\nuser = \"u\"\n\
@@ -419,7 +422,7 @@ fn a_secret_in_the_configuration_is_refused_and_not_repeated() {
         (
             format!("{redis}url = \"redis://h\"\npath = \"p\""),
             "8:1: unknown key `path` in [[store]] | known here: name, kind, optional, default, \
-             fields, conflicts, url, user, password, keys"
+             fields, conflicts, url, root_certificate, user, password, keys"
                 .into(),
         ),
     ] {

@@ -372,6 +372,15 @@ fn records_are_selected_and_added_by_a_rule() {
     assert_eq!(world.notes(), ["first", "second"]);
     let wrong = world.run(&[&one[..], &["--conflict", "newest", "--yes"]].concat());
     assert!(wrong.err.contains("use one of skip, overwrite"), "{wrong:?}");
+    for (vector, said) in [
+        ("state/notes=text", "the archive's collection has no such vector"),
+        ("state/note=text", "the archive has no such collection"),
+        ("notes=text", "this names no collection"),
+        ("state/notes", "this names no vector"),
+    ] {
+        let wrong = world.run(&[&one[..], &["--drop-vector", vector, "--yes"]].concat());
+        assert!(wrong.code != Some(0) && wrong.err.contains(said), "{wrong:?}");
+    }
     let wrong = world.run(&["restore", "latest", "--map", "state=", "--yes"]);
     assert_eq!(wrong.code, Some(2), "{wrong:?}");
 }

@@ -6,3 +6,4 @@ mod faults;
 mod kit;
 mod round_trip;
 mod snapshot;
+mod vectors;

@@ -4,7 +4,10 @@
 mod conform;
 mod crash;
 mod faults;
+mod filter;
 mod fixture;
 mod merge;
 mod native;
 mod rich;
+mod tls;
+mod vectors;
