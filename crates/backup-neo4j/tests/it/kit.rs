@@ -105,7 +105,9 @@ pub(crate) fn content(server: &Server) -> Vec<String> {
          WHERE NOT name STARTS WITH 'backup-kit:' \
          RETURN name, type, entityType, labelsOrTypes, properties, options",
     ] {
-        let rows = server.cypher(statement, serde_json::json!({})).expect("content");
+        let mut rows = server.cypher(statement, serde_json::json!({})).expect("content");
+        // The server tells properties in the order in which they were set.
+        rows.iter_mut().for_each(serde_json::Value::sort_all_objects);
         all.extend(rows.iter().map(ToString::to_string));
     }
     all.sort_unstable();
