@@ -193,6 +193,12 @@ impl Error {
         Self::new(ErrorKind::Adapter, what)
     }
 
+    /// A verb of a session that was called where it cannot be, such as `finish` before `commit`.
+    #[must_use]
+    pub fn out_of_order(verb: &str, why: impl fmt::Display) -> Self {
+        Self::adapter(format!("{verb} was called out of order: {why}"))
+    }
+
     /// Says what it happened to: a path, a store, a part.
     #[must_use]
     pub fn on(mut self, subject: impl fmt::Display) -> Self {

@@ -224,6 +224,15 @@ pub enum NoticeKind {
     StoreMissing,
 }
 
+impl Part {
+    /// The error of a store that has no place for such a part, told with an article: `a Redis server`.
+    #[must_use]
+    pub fn refused_by(&self, store: &str) -> Error {
+        let what = format!("{store} cannot take this part of an archive");
+        Error::new(ErrorKind::Incompatible, what).on(format_args!("{self:?}"))
+    }
+}
+
 impl NoticeKind {
     /// Whether a backup with such a notice is partial.
     #[must_use]

@@ -13,7 +13,7 @@ use redis::Pipeline;
 use crate::{
     place::{Place, pattern},
     reader::{Found, Reader},
-    stage::{ROUND, Session, Target, names, out_of_order},
+    stage::{ROUND, Session, Target, names},
     token::State,
 };
 
@@ -78,7 +78,7 @@ impl Session {
 
     pub(crate) async fn rename_back(&self) -> Result<()> {
         match self.state().await? {
-            None => return Err(out_of_order("undo", "nothing was committed")),
+            None => return Err(Error::out_of_order("undo", "nothing was committed")),
             Some(State::Undone) => return Ok(()),
             Some(_) => self.set_state(State::Undoing).await?,
         }

@@ -6,7 +6,7 @@ use backup_core::{
 };
 
 use crate::{
-    stage::{Session, out_of_order},
+    stage::Session,
     token::{State, Way},
 };
 
@@ -23,7 +23,7 @@ impl Session {
             return Ok(());
         }
         if matches!(state, State::Undoing | State::Undone) {
-            return Err(out_of_order("commit", "it was undone"));
+            return Err(Error::out_of_order("commit", "it was undone"));
         }
         match &self.token.way {
             Way::Swap(pairs) => self.swap(pairs, State::Committed).await?,
@@ -35,10 +35,10 @@ impl Session {
 
     async fn switch_back(&self) -> Result<()> {
         let state = self.state().await?;
-        match state.ok_or_else(|| out_of_order("undo", "nothing was committed"))? {
+        match state.ok_or_else(|| Error::out_of_order("undo", "nothing was committed"))? {
             State::Undone => return Ok(()),
             State::Staged | State::Sealed => {
-                return Err(out_of_order("undo", "it was not committed"));
+                return Err(Error::out_of_order("undo", "it was not committed"));
             }
             _ => {}
         }
@@ -61,7 +61,7 @@ impl Session {
         let state = match self.state().await? {
             None => return Ok(()),
             Some(state @ (State::Committed | State::Undone)) => state,
-            Some(_) => return Err(out_of_order("finish", "it was not committed")),
+            Some(_) => return Err(Error::out_of_order("finish", "it was not committed")),
         };
         if state == State::Committed {
             for target in self.targets().await? {
@@ -75,7 +75,7 @@ impl Session {
         match self.state().await? {
             None => return Ok(()),
             Some(State::Committed | State::Undone) => {
-                return Err(out_of_order("abort", "it was committed"));
+                return Err(Error::out_of_order("abort", "it was committed"));
             }
             Some(State::Staged | State::Sealed) => {}
             Some(_) => self.switch_back().await?,
@@ -109,10 +109,7 @@ impl SinkSession for Session {
             Part::Schema(schema) => self.announce(&schema),
             Part::Records(batch) => self.records(batch).await,
             Part::End(_) | Part::Notice(_) => Ok(()),
-            other => {
-                let what = "a Redis server cannot take this part of an archive";
-                Err(Error::new(ErrorKind::Incompatible, what).on(format!("{other:?}")))
-            }
+            other => Err(other.refused_by("a Redis server")),
         }
     }
 

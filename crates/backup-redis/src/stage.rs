@@ -193,7 +193,7 @@ impl Session {
         self.on_runtime(|this| async move {
             match this.state().await? {
                 None | Some(State::Staged | State::Sealed) => {}
-                Some(_) => return Err(out_of_order("begin", "it was committed already")),
+                Some(_) => return Err(Error::out_of_order("begin", "it was committed already")),
             }
             match &this.token.way {
                 Way::Swap(_) => this.claim().await,
@@ -264,7 +264,7 @@ impl Session {
     /// Ends staging: what could be done only once all was there.
     pub(crate) async fn seal(&self) -> Result<State> {
         let state = self.state().await?;
-        let state = state.ok_or_else(|| out_of_order("verify", "nothing is staged"))?;
+        let state = state.ok_or_else(|| Error::out_of_order("verify", "nothing is staged"))?;
         if state != State::Staged {
             return Ok(state);
         }
@@ -444,8 +444,4 @@ pub(crate) fn find(targets: &[Target], db: u32, key: &[u8]) -> Result<usize> {
 pub(crate) fn now_ms() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
-pub(crate) fn out_of_order(verb: &str, why: &str) -> Error {
-    Error::adapter(format!("{verb} was called out of order: {why}"))
 }

@@ -8,7 +8,7 @@ use backup_core::{Error, ErrorKind, Result};
 use redis::{Pipeline, Value};
 
 use crate::{
-    stage::{Session, out_of_order},
+    stage::Session,
     store,
     token::{State, Way},
 };
@@ -58,7 +58,9 @@ impl Session {
         ask.cmd("GET").arg(&marker);
         let known = node.every("the marker of the restore cannot be read", &ask).await?;
         let from = match known.into_iter().nth(1) {
-            None | Some(Value::Nil) => return Err(out_of_order("the switch", "nothing is staged")),
+            None | Some(Value::Nil) => {
+                return Err(Error::out_of_order("the switch", "nothing is staged"));
+            }
             Some(value) => State::read(&crate::reply::bytes(value)?)?,
         };
         if from == to {
@@ -66,7 +68,7 @@ impl Session {
         }
         let wanted = if to == State::Undone { State::Committed } else { State::Sealed };
         if from != wanted {
-            return Err(out_of_order("the switch", from.as_str()));
+            return Err(Error::out_of_order("the switch", from.as_str()));
         }
         let mut all = Pipeline::new();
         for (live, spare) in pairs {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use backup_core::{
-    Cancel, EntryPath, ErrorKind, Prepared, Reattached, Sink, SinkSession, WriteMode,
+    Cancel, EntryPath, ErrorKind, Prepared, Reattached, Sink, SinkSession, StageToken, WriteMode,
     record::{Key, RecordBatch, tagged::Scalar},
 };
 
@@ -205,29 +205,9 @@ pub(super) async fn changed_since_it_was_read<H: Harness>(kit: &Kit<'_, H>) -> C
             session.abort().await.during("abort")?;
             continue;
         }
-        let between = to.sight().await?;
-        match session.commit().await {
-            Ok(()) if !refused => {
-                session.finish().await.during("finish")?;
-                continue;
-            }
-            Ok(()) => {
-                let said = notes.iter().any(|note| note.contains("last writer wins"));
-                ensure!(said, "commit wrote over record {number}, which was changed meanwhile");
-                session.finish().await.during("finish")?;
-                continue;
-            }
-            Err(error) => {
-                ensure!(refused, "a change of another record is in the way: {error:?}");
-                let changed = error.kind() == ErrorKind::Changed;
-                ensure!(changed, "commit said {error:?}, not that the record was changed");
-            }
-        }
-        ensure!(to.sight().await? == between, "a commit that was refused changed something");
-        let found = to.open().await?.reattach(&token).await.during("reattach")?;
-        let staged = matches!(found, Reattached::Staged(_));
-        ensure!(staged, "after a commit that was refused, reattach found {found:?}");
-        session.abort().await.during("abort")?;
+        let wins = notes.iter().any(|note| note.contains("last writer wins"));
+        let what = format!("record {number}");
+        commit_over(&to, (&token, &*session), &what, (refused, wins)).await?;
     }
     Ok(())
 }
@@ -254,25 +234,33 @@ pub(super) async fn entry_changed_since_it_was_read<H: Harness>(kit: &Kit<'_, H>
             session.write(part.to_part()).await.during("write")?;
         }
         merge_in(kit, &to, &others).await?;
-        let between = to.sight().await?;
-        match session.commit().await {
-            Ok(()) => {
-                ensure!(!refused, "commit wrote over {name}, which was changed meanwhile");
-                session.finish().await.during("finish")?;
-                continue;
-            }
-            Err(error) => {
-                ensure!(refused, "a change of another file is in the way: {error:?}");
-                let changed = error.kind() == ErrorKind::Changed;
-                ensure!(changed, "commit said {error:?}, not that the file was changed");
-            }
-        }
-        ensure!(to.sight().await? == between, "a commit that was refused changed something");
-        let found = to.open().await?.reattach(&token).await.during("reattach")?;
-        let staged = matches!(found, Reattached::Staged(_));
-        ensure!(staged, "after a commit that was refused, reattach found {found:?}");
-        session.abort().await.during("abort")?;
+        commit_over(&to, (&token, &*session), name, (refused, false)).await?;
     }
+    Ok(())
+}
+
+/// Commits where `what` was changed meanwhile: a commit that is `refused` changes nothing and stays
+/// staged. Where the last writer `wins`, it need not be.
+async fn commit_over<H: Harness>(
+    to: &At<'_, H>,
+    (token, session): (&StageToken, &dyn SinkSession),
+    what: &str,
+    (refused, wins): (bool, bool),
+) -> Checked {
+    let between = to.sight().await?;
+    let Err(error) = session.commit().await else {
+        ensure!(!refused || wins, "commit wrote over {what}, which was changed meanwhile");
+        session.finish().await.during("finish")?;
+        return Ok(());
+    };
+    ensure!(refused, "a change of something else is in the way: {error:?}");
+    let changed = error.kind() == ErrorKind::Changed;
+    ensure!(changed, "commit said {error:?}, not that {what} was changed");
+    ensure!(to.sight().await? == between, "a commit that was refused changed something");
+    let found = to.open().await?.reattach(token).await.during("reattach")?;
+    let staged = matches!(found, Reattached::Staged(_));
+    ensure!(staged, "after a commit that was refused, reattach found {found:?}");
+    session.abort().await.during("abort")?;
     Ok(())
 }
 

@@ -75,7 +75,7 @@ impl Sink for MemoryStore {
             seen_entries: BTreeMap::new(),
         });
         if !matches!(stage.phase, Phase::Staged) {
-            return Err(out_of_order("begin", "it was committed already").on(restore));
+            return Err(Error::out_of_order("begin", "it was committed already").on(restore));
         }
         Ok(self.session(restore, cancel.clone()))
     }
@@ -165,7 +165,7 @@ impl SinkSession for Session {
             Part::Records(batch) => {
                 self.staged(|staged| match staged.collections.get_mut(batch.collection()) {
                     Some(collection) => collection.insert_batch(&batch),
-                    None => Err(out_of_order("write", "records came before their schema")
+                    None => Err(Error::out_of_order("write", "records came before their schema")
                         .on(batch.collection())),
                 })
             }
@@ -214,7 +214,7 @@ impl SinkSession for Session {
                 state.live.part_in(staged).content(expected)
             }
             Some(_) => state.live.content(expected),
-            None => Err(out_of_order("verify", "nothing is staged").on(&self.restore)),
+            None => Err(Error::out_of_order("verify", "nothing is staged").on(&self.restore)),
         }
     }
 
@@ -222,7 +222,7 @@ impl SinkSession for Session {
         self.store.step(Step::Commit)?;
         self.change(|live, stage| match (&stage.phase, stage.mode) {
             (Phase::Committed { .. }, _) => Ok(()),
-            (Phase::Undone, _) => Err(out_of_order("commit", "it was undone")),
+            (Phase::Undone, _) => Err(Error::out_of_order("commit", "it was undone")),
             (Phase::Staged, mode) => {
                 let pre_image = live.clone();
                 match mode {
@@ -243,7 +243,7 @@ impl SinkSession for Session {
         self.store.step(Step::Undo)?;
         self.change(|live, stage| match &mut stage.phase {
             Phase::Undone => Ok(()),
-            Phase::Staged => Err(out_of_order("undo", "it was not committed")),
+            Phase::Staged => Err(Error::out_of_order("undo", "it was not committed")),
             Phase::Committed { pre_image } => {
                 *live = std::mem::take(pre_image);
                 stage.phase = Phase::Undone;
@@ -256,7 +256,7 @@ impl SinkSession for Session {
     async fn finish(&self) -> Result<()> {
         self.store.step(Step::Finish)?;
         self.remove(|phase| match phase {
-            Phase::Staged => Err(out_of_order("finish", "it was not committed")),
+            Phase::Staged => Err(Error::out_of_order("finish", "it was not committed")),
             Phase::Committed { .. } | Phase::Undone => Ok(()),
         })
     }
@@ -266,7 +266,7 @@ impl SinkSession for Session {
         self.remove(|phase| match phase {
             Phase::Staged => Ok(()),
             Phase::Committed { .. } | Phase::Undone => {
-                Err(out_of_order("abort", "it was committed"))
+                Err(Error::out_of_order("abort", "it was committed"))
             }
         })
     }
@@ -303,7 +303,7 @@ impl Session {
     fn staged(&self, write: impl FnOnce(&mut Data) -> Result<()>) -> Result<()> {
         match self.store.lock().stages.get_mut(&self.restore) {
             Some(Stage { phase: Phase::Staged, staged, .. }) => write(staged),
-            _ => Err(out_of_order("write", "nothing is staged").on(&self.restore)),
+            _ => Err(Error::out_of_order("write", "nothing is staged").on(&self.restore)),
         }
     }
 
@@ -312,7 +312,7 @@ impl Session {
         let State { live, stages, version, .. } = &mut *state;
         let stage = stages
             .get_mut(&self.restore)
-            .ok_or_else(|| out_of_order("commit or undo", "nothing is staged"));
+            .ok_or_else(|| Error::out_of_order("commit or undo", "nothing is staged"));
         *version += 1;
         stage.and_then(|stage| change(live, stage)).map_err(|e| e.on(&self.restore))
     }
@@ -338,8 +338,4 @@ async fn read(mut body: ByteStream, len: Option<u64>) -> Result<bytes::Bytes> {
         return Err(Error::new(ErrorKind::Corrupt, what));
     }
     Ok(bytes.into())
-}
-
-fn out_of_order(verb: &str, why: &str) -> Error {
-    Error::adapter(format!("{verb} was called out of order: {why}"))
 }

@@ -167,10 +167,10 @@ impl SinkSession for Session {
     }
 
     async fn finish(&self) -> Result<()> {
-        self.worker.call(|work| work.stage.remove()).await
+        self.worker.call(|work| work.stage.finish()).await
     }
 
     async fn abort(&self) -> Result<()> {
-        self.worker.call(|work| work.stage.remove()).await
+        self.worker.call(|work| work.stage.abort()).await
     }
 }

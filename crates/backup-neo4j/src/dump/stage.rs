@@ -155,7 +155,7 @@ impl Stage {
         match self.state()? {
             Some(State::Committed) => return Ok(()),
             Some(State::Staged) => {}
-            _ => return Err(Error::adapter("a restore is not at the point of its switch")),
+            state => return Err(Error::out_of_order("commit", at(state))),
         }
         let there =
             place.admin.dump_to(&place.database, &self.before()).map_err(|e| match e.kind() {
@@ -196,6 +196,22 @@ impl Stage {
         self.set(State::Undone)
     }
 
+    /// Before the switch: leaves nothing. Behind it the old database is in this folder.
+    pub(crate) fn abort(&self) -> Result<()> {
+        match self.state()? {
+            None | Some(State::Staged) => self.remove(),
+            state => Err(Error::out_of_order("abort", at(state))),
+        }
+    }
+
+    /// After the switch, or its undoing: leaves nothing.
+    pub(crate) fn finish(&self) -> Result<()> {
+        match self.state()? {
+            None | Some(State::Committed | State::Undone) => self.remove(),
+            state => Err(Error::out_of_order("finish", at(state))),
+        }
+    }
+
     /// Finds out how far a restore came, and ends a load that broke off.
     pub(crate) fn recover(&self, place: &Place) -> Result<Option<State>> {
         let state = self.state()?;
@@ -230,4 +246,8 @@ impl Stage {
                 self.0.display()
             ))
     }
+}
+
+fn at(state: Option<State>) -> String {
+    state.map_or("nothing is staged".to_owned(), |state| format!("the restore is {state:?}"))
 }

@@ -76,7 +76,7 @@ impl Session {
 
     async fn entry(&self, verb: &str) -> Result<Entry> {
         let entry = self.journal.read().await?;
-        entry.ok_or_else(|| out_of_order(verb, "nothing is staged"))
+        entry.ok_or_else(|| Error::out_of_order(verb, "nothing is staged"))
     }
 
     /// Leaves the mark, and removes what an earlier beginning staged.
@@ -88,7 +88,7 @@ impl Session {
                     this.sweep_staged(from).await?;
                     this.journal.advance(State::Sweeping, State::Staging, Note::Nothing).await?;
                 }
-                Some(_) => return Err(out_of_order("begin", "it was committed already")),
+                Some(_) => return Err(Error::out_of_order("begin", "it was committed already")),
             }
             this.announced().begun = true;
             stage::prepare(&this.client).await
@@ -224,7 +224,7 @@ impl Session {
                     State::Committed
                 }
                 State::Committed => return Ok(()),
-                other => return Err(out_of_order("commit", other.as_str())),
+                other => return Err(Error::out_of_order("commit", other.as_str())),
             };
             journal.advance(state, next, Note::Nothing).await?;
             state = next;
@@ -301,7 +301,7 @@ impl Session {
             State::Undone => {
                 sweep::world(&self.client, &self.journal, entry.state, World::Staged).await?;
             }
-            _ => return Err(out_of_order("finish", "it was not committed")),
+            _ => return Err(Error::out_of_order("finish", "it was not committed")),
         }
         sweep::rest(&self.client, &self.journal).await
     }
@@ -310,7 +310,7 @@ impl Session {
         let Some(entry) = self.journal.read().await? else { return Ok(()) };
         match entry.state {
             State::Committed | State::Finishing => {
-                return Err(out_of_order("abort", "it was committed"));
+                return Err(Error::out_of_order("abort", "it was committed"));
             }
             State::Undone => return self.end().await,
             State::Staging | State::Sealed | State::Sweeping => {
@@ -326,11 +326,7 @@ impl Session {
 }
 
 fn gone() -> Error {
-    out_of_order("undo", "what was live before is being removed")
-}
-
-fn out_of_order(verb: &str, why: &str) -> Error {
-    Error::adapter(format!("{verb} was called out of order: {why}"))
+    Error::out_of_order("undo", "what was live before is being removed")
 }
 
 #[async_trait]
@@ -341,10 +337,7 @@ impl SinkSession for Session {
             Part::Schema(schema) => self.announce(&schema),
             Part::Records(batch) => self.records(batch).await,
             Part::End(_) | Part::Notice(_) => Ok(()),
-            other => {
-                let what = "a Neo4j server cannot take this part of an archive";
-                Err(Error::new(ErrorKind::Incompatible, what).on(format!("{other:?}")))
-            }
+            other => Err(other.refused_by("a Neo4j server")),
         }
     }
 
@@ -364,9 +357,9 @@ impl SinkSession for Session {
 
     async fn undo(&self) -> Result<()> {
         let state = self.state().await?;
-        match state.ok_or_else(|| out_of_order("undo", "nothing was committed"))? {
+        match state.ok_or_else(|| Error::out_of_order("undo", "nothing was committed"))? {
             State::Staging | State::Sealed | State::Sweeping => {
-                Err(out_of_order("undo", "it was not committed"))
+                Err(Error::out_of_order("undo", "it was not committed"))
             }
             State::Finishing => Err(gone()),
             _ => self.take_back(State::Undone).await,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use backup_core::{Reattached, Result, Sink, StageToken, WriteMode};
 use backup_neo4j::Neo4jStore;
-use neo4j_testserver::{Server, shared};
+use neo4j_testserver::{Lease, Server, shared};
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use crate::{
     archive::Archive,
@@ -94,14 +95,29 @@ async fn recover(store: &Neo4jStore, token: &StageToken, forward: bool) -> Resul
     }
 }
 
-fn cut_everywhere(memory: u64) {
-    let Some(server) = shared() else { return };
+/// A server with the old graph, and what leads to it.
+struct Scene {
+    server: Lease,
+    before: Vec<String>,
+    archive: Archive,
+    rt: Runtime,
+    proxy: Proxy,
+    /// Not through the proxy.
+    direct: Neo4jStore,
+}
+
+fn scene(memory: u64) -> Option<Scene> {
+    let server = shared()?;
     old(&server);
     let before = content(&server);
-    let archive = new();
     let rt = runtime();
     let proxy = Proxy::before(server.bolt_address());
     let direct = rt.block_on(open(&server.bolt_url(), memory)).unwrap();
+    Some(Scene { server, before, archive: new(), rt, proxy, direct })
+}
+
+fn cut_everywhere(memory: u64) {
+    let Some(Scene { server, before, archive, rt, proxy, direct }) = scene(memory) else { return };
     let staged = || rt.block_on(archive.stage(&direct, "cut")).unwrap().0;
     // What it is when nothing goes wrong.
     let token = staged();
@@ -146,13 +162,7 @@ fn a_switch_in_batches_that_is_cut_is_old_or_new() {
 
 #[test]
 fn staging_that_is_cut_leaves_what_was_there() {
-    let Some(server) = shared() else { return };
-    old(&server);
-    let before = content(&server);
-    let archive = new();
-    let rt = runtime();
-    let proxy = Proxy::before(server.bolt_address());
-    let direct = rt.block_on(open(&server.bolt_url(), 0)).unwrap();
+    let Some(Scene { server, before, archive, rt, proxy, direct }) = scene(0) else { return };
     let mut requests = 0;
     loop {
         requests += 3;

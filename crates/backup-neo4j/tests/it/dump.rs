@@ -282,7 +282,9 @@ fn where_there_was_no_database_it_is_said_that_it_cannot_be_taken_back() {
         let token = store.prepare(&plan).await?.token;
         let session = store.begin(&token, &Cancel::new()).await?;
         session.write(blob(b"the new one")).await?;
+        assert_eq!(session.finish().await.unwrap_err().kind(), ErrorKind::Adapter);
         session.commit().await?;
+        assert_eq!(session.abort().await.unwrap_err().kind(), ErrorKind::Adapter);
         assert_eq!(session.undo().await.unwrap_err().kind(), ErrorKind::RepairNeeded);
         assert_eq!(tool.live(), "the new one");
         session.finish().await

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::{
     archive::Archive,
     kit::{content, leftovers, options, runtime},
-    types::TYPES,
+    types::{RULES, TYPES},
 };
 
 /// A graph with everything in it that the Community edition has.
@@ -23,18 +23,9 @@ fn rich(server: &Server) {
             "CREATE (a:Type {{key: {at}, value: {written}}})-[:TYPE {{value: {written}}}]->(a)"
         ));
     }
+    run("CREATE CONSTRAINT c1 FOR (n:Type) REQUIRE n.key IS UNIQUE");
+    RULES.into_iter().for_each(run);
     for statement in [
-        "CREATE CONSTRAINT c1 FOR (n:Type) REQUIRE n.key IS UNIQUE",
-        "CREATE CONSTRAINT c2 FOR (n:A) REQUIRE (n.x, n.y) IS UNIQUE",
-        "CREATE CONSTRAINT c3 FOR ()-[r:R]-() REQUIRE r.id IS UNIQUE",
-        "CREATE INDEX i1 FOR (n:A) ON (n.x)",
-        "CREATE TEXT INDEX i2 FOR (n:A) ON (n.t)",
-        "CREATE POINT INDEX i3 FOR (n:A) ON (n.p) OPTIONS {indexConfig: {`spatial.cartesian.min`: [-5.0, -5.0], `spatial.cartesian.max`: [5.0, 5.0]}}",
-        "CREATE FULLTEXT INDEX i4 FOR (n:A|B) ON EACH [n.t, n.u] OPTIONS {indexConfig: {`fulltext.analyzer`: 'english'}}",
-        "CREATE VECTOR INDEX i5 FOR (n:B) ON (n.v) OPTIONS {indexConfig: {`vector.dimensions`: 3, `vector.similarity_function`: 'euclidean'}}",
-        "CREATE INDEX i6 FOR ()-[r:R]-() ON (r.a, r.b)",
-        "CREATE FULLTEXT INDEX i7 FOR ()-[r:R|S]-() ON EACH [r.t]",
-        "CREATE INDEX `empty ``one` FOR (n:Nobody) ON (n.x)",
         "CREATE (a:A {x: 1, y: 1, t: 'text'}), (ab:A:B {x: 1, y: 2, v: [1.0, 2.0, 3.0]}), (b:B), \
          (bare {t: 'no label'}), (alike:B), (`odd`:`b``a\\u005Cck`:A {`p q`: 1, `$type`: 'x'}) \
          CREATE (a)-[:R {id: 1}]->(ab), (a)-[:R {id: 2}]->(ab), (a)-[:R]->(a), (ab)-[:R]->(a), \

@@ -6,6 +6,20 @@ use serde_json::json;
 
 use crate::kit::{options, read, runtime};
 
+/// Constraints and indexes of every kind that the Community edition has.
+pub(crate) const RULES: [&str; 10] = [
+    "CREATE CONSTRAINT c2 FOR (n:A) REQUIRE (n.x, n.y) IS UNIQUE",
+    "CREATE CONSTRAINT c3 FOR ()-[r:R]-() REQUIRE r.id IS UNIQUE",
+    "CREATE INDEX i1 FOR (n:A) ON (n.x)",
+    "CREATE TEXT INDEX i2 FOR (n:A) ON (n.t)",
+    "CREATE POINT INDEX i3 FOR (n:A) ON (n.p) OPTIONS {indexConfig: {`spatial.cartesian.min`: [-5.0, -5.0], `spatial.cartesian.max`: [5.0, 5.0]}}",
+    "CREATE FULLTEXT INDEX i4 FOR (n:A|B) ON EACH [n.t, n.u] OPTIONS {indexConfig: {`fulltext.analyzer`: 'english'}}",
+    "CREATE VECTOR INDEX i5 FOR (n:B) ON (n.v) OPTIONS {indexConfig: {`vector.dimensions`: 3, `vector.similarity_function`: 'euclidean'}}",
+    "CREATE INDEX i6 FOR ()-[r:R]-() ON (r.a, r.b)",
+    "CREATE FULLTEXT INDEX i7 FOR ()-[r:R|S]-() ON EACH [r.t]",
+    "CREATE INDEX `empty ``one` FOR (n:Nobody) ON (n.x)",
+];
+
 /// Properties of every type as the server's language has them, and as records have them.
 pub(crate) const TYPES: [(&str, &str); 38] = [
     ("true", "true"),
@@ -177,20 +191,9 @@ fn a_node_with_very_many_relationships_is_read_in_bounded_memory() {
 #[test]
 fn constraints_and_indexes_of_every_kind_are_in_the_schema() {
     let Some(server) = shared() else { return };
-    for statement in [
-        "CREATE CONSTRAINT c1 FOR (n:A) REQUIRE n.id IS UNIQUE",
-        "CREATE CONSTRAINT c2 FOR (n:A) REQUIRE (n.x, n.y) IS UNIQUE",
-        "CREATE CONSTRAINT c3 FOR ()-[r:R]-() REQUIRE r.id IS UNIQUE",
-        "CREATE INDEX i1 FOR (n:A) ON (n.x)",
-        "CREATE TEXT INDEX i2 FOR (n:A) ON (n.t)",
-        "CREATE POINT INDEX i3 FOR (n:A) ON (n.p) OPTIONS {indexConfig: {`spatial.cartesian.min`: [-5.0, -5.0], `spatial.cartesian.max`: [5.0, 5.0]}}",
-        "CREATE FULLTEXT INDEX i4 FOR (n:A|B) ON EACH [n.t, n.u] OPTIONS {indexConfig: {`fulltext.analyzer`: 'english'}}",
-        "CREATE VECTOR INDEX i5 FOR (n:B) ON (n.v) OPTIONS {indexConfig: {`vector.dimensions`: 3, `vector.similarity_function`: 'euclidean'}}",
-        "CREATE INDEX i6 FOR ()-[r:R]-() ON (r.a, r.b)",
-        "CREATE FULLTEXT INDEX i7 FOR ()-[r:R|S]-() ON EACH [r.t]",
-        "CREATE INDEX `empty ``one` FOR (n:Nobody) ON (n.x)",
-        "CREATE (:A {id: 1})-[:R {id: 1}]->(:B)",
-    ] {
+    let first = ["CREATE CONSTRAINT c1 FOR (n:A) REQUIRE n.id IS UNIQUE"];
+    let last = ["CREATE (:A {id: 1})-[:R {id: 1}]->(:B)"];
+    for statement in first.into_iter().chain(RULES).chain(last) {
         server.cypher(statement, json!({})).expect(statement);
     }
     let (found, description) = runtime().block_on(async {

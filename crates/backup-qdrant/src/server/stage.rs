@@ -137,7 +137,7 @@ impl Session {
                     this.set_notes(&[], Vec::new()).await?;
                     this.drop_own(|name| name != this.token.anchor).await?;
                 }
-                Some(_) => return Err(out_of_order("begin", "it was committed already")),
+                Some(_) => return Err(Error::out_of_order("begin", "it was committed already")),
             }
             Ok(())
         })
@@ -329,7 +329,7 @@ impl Session {
         match self.read_notes().await? {
             Some(notes) if notes.is_empty() => {}
             Some(notes) => return Ok(notes),
-            None => return Err(out_of_order("verify", "nothing is staged")),
+            None => return Err(Error::out_of_order("verify", "nothing is staged")),
         }
         let staged = self.lock().clone();
         if let Some(target) = self.token.targets.iter().find(|t| !staged.contains_key(&t.name)) {
@@ -479,10 +479,6 @@ fn interrupted(what: &str, collection: &str) -> Error {
         .advise("begin the restore again, or abort it")
 }
 
-pub(super) fn out_of_order(verb: &str, why: &str) -> Error {
-    Error::adapter(format!("{verb} was called out of order: {why}"))
-}
-
 #[async_trait]
 impl SinkSession for Session {
     async fn existing(&self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
@@ -504,10 +500,7 @@ impl SinkSession for Session {
                 self.on_runtime(|this| async move { this.native(blob).await }).await
             }
             Part::End(_) | Part::Notice(_) => Ok(()),
-            other => {
-                let what = "a Qdrant server cannot take this part of an archive";
-                Err(Error::new(ErrorKind::Incompatible, what).on(format!("{other:?}")))
-            }
+            other => Err(other.refused_by("a Qdrant server")),
         }
     }
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     client::{point, unpoint},
-    stage::{Session, is_ours, out_of_order},
+    stage::{Session, is_ours},
     token::{Note, Target, Was},
 };
 use crate::schema::Document;
@@ -24,9 +24,9 @@ const MAX_ALIAS: usize = 255;
 impl Session {
     pub(super) async fn switch(&self) -> Result<()> {
         let notes = self.read_notes().await?;
-        let notes = notes.ok_or_else(|| out_of_order("commit", "nothing is staged"))?;
+        let notes = notes.ok_or_else(|| Error::out_of_order("commit", "nothing is staged"))?;
         if notes.contains(&Note::Undoing) || notes.contains(&Note::Undone) {
-            return Err(out_of_order("commit", "it was undone"));
+            return Err(Error::out_of_order("commit", "it was undone"));
         }
         if notes.contains(&Note::Committed) {
             return Ok(());
@@ -50,13 +50,13 @@ impl Session {
 
     pub(super) async fn switch_back(&self) -> Result<()> {
         let notes = self.read_notes().await?;
-        let notes = notes.ok_or_else(|| out_of_order("undo", "nothing was committed"))?;
+        let notes = notes.ok_or_else(|| Error::out_of_order("undo", "nothing was committed"))?;
         if notes.contains(&Note::Undone) {
             return Ok(());
         }
         let begun = [Note::Committing, Note::Committed, Note::Undoing];
         if begun.iter().all(|note| !notes.contains(note)) {
-            return Err(out_of_order("undo", "it was not committed"));
+            return Err(Error::out_of_order("undo", "it was not committed"));
         }
         self.set_notes(&[Note::Sealed, Note::Undoing], Vec::new()).await?;
         let back = self.put_back().await;
@@ -101,7 +101,7 @@ impl Session {
         self.sweep().await?;
         let committed = notes.contains(&Note::Committed) && !notes.contains(&Note::Undone);
         if !committed && !notes.contains(&Note::Undone) {
-            return Err(out_of_order("finish", "it was not committed"));
+            return Err(Error::out_of_order("finish", "it was not committed"));
         }
         let there = self.client.collections().await?;
         let aliases = self.client.aliases().await?;
@@ -125,7 +125,7 @@ impl Session {
     pub(super) async fn give_up(&self) -> Result<()> {
         let Some(notes) = self.read_notes().await? else { return Ok(()) };
         if notes.contains(&Note::Committed) || notes.contains(&Note::Undone) {
-            return Err(out_of_order("abort", "it was committed"));
+            return Err(Error::out_of_order("abort", "it was committed"));
         }
         if notes.contains(&Note::Committing) || notes.contains(&Note::Undoing) {
             self.switch_back().await?;

@@ -288,10 +288,7 @@ impl SinkSession for Writing {
         match part {
             Part::Blob(blob) if blob.name == DUMP => self.take(blob).await,
             Part::Notice(_) => Ok(()),
-            other => {
-                let what = "a stopped server cannot take this part of an archive";
-                Err(Error::new(ErrorKind::Incompatible, what).on(format!("{other:?}")))
-            }
+            other => Err(other.refused_by("a stopped server")),
         }
     }
 

@@ -234,7 +234,7 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 fn out_of_order(verb: &str, phase: Phase) -> Error {
-    Error::adapter(format!("{verb} was called out of order: the restore is {phase:?}"))
+    Error::out_of_order(verb, format_args!("the restore is {phase:?}"))
 }
 
 /// Before anything that changes: where a test has the process end.
