@@ -14,6 +14,7 @@ use crate::{
     cluster::Cluster,
     proxy::Proxy,
     server::{Server, available, content, free_port, leftovers, said_aloud},
+    writer::Writer,
 };
 
 pub(crate) async fn open(server: &Server) -> RedisStore {
@@ -211,24 +212,18 @@ async fn keys_that_expire_vanish_or_change_their_type_while_they_are_read() {
     for number in 0..2000 {
         raw.run(&format!("SET stays:{number} x"));
     }
-    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let stopped = Arc::clone(&stop);
-    let writer = std::thread::spawn(move || {
-        let mut round = 0_u32;
-        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-            for number in 0..50 {
-                let key = format!("odd:{number}");
-                raw.run(&format!("DEL {key}"));
-                match (round + number) % 6 {
-                    0 => raw.run(&format!("SET {key} x PX 1")),
-                    1 => raw.run(&format!("HSET {key} f v")),
-                    2 => raw.run(&format!("RPUSH {key} a b")),
-                    3 => raw.run(&format!("XADD {key} * f v")),
-                    4 => raw.run(&format!("ZADD {key} 1 m")),
-                    _ => raw.run(&format!("SADD {key} m")),
-                };
-            }
-            round += 1;
+    let writer = Writer::start(1, move |round| {
+        for number in 0..50 {
+            let key = format!("odd:{number}");
+            raw.run(&format!("DEL {key}"));
+            match (round + number) % 6 {
+                0 => raw.run(&format!("SET {key} x PX 1")),
+                1 => raw.run(&format!("HSET {key} f v")),
+                2 => raw.run(&format!("RPUSH {key} a b")),
+                3 => raw.run(&format!("XADD {key} * f v")),
+                4 => raw.run(&format!("ZADD {key} 1 m")),
+                _ => raw.run(&format!("SADD {key} m")),
+            };
         }
     });
     let store = RedisStore::options(&server.url()).every_prefix().connect().await.unwrap();
@@ -239,8 +234,7 @@ async fn keys_that_expire_vanish_or_change_their_type_while_they_are_read() {
         let summary = session.close().await.unwrap();
         assert_eq!(summary.changed, Some(true));
     }
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    writer.join().unwrap();
+    writer.stop();
     let session = pin(&store).await;
     read(&*session).await.unwrap();
     assert_eq!(session.close().await.unwrap().changed, Some(false));

@@ -10,3 +10,4 @@ mod proxy;
 mod rich;
 mod server;
 mod snapshot;
+mod writer;

@@ -8,6 +8,7 @@ use backup_redis::{Consistency, Expiry, RedisStore};
 use crate::{
     cluster::Cluster,
     server::{Raw, Server, available, content, leftovers, now_ms},
+    writer::Writer,
 };
 
 /// A number of fields that takes several pages.
@@ -252,26 +253,19 @@ async fn a_writer_at_full_speed_never_splits_a_pair() {
     let most = Duration::from_secs(60);
     for consistency in [Consistency::Fuzzy, Consistency::Paused(most), Consistency::Snapshot(most)]
     {
-        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let (mut raw, stopped) = (from.raw(), std::sync::Arc::clone(&stop));
-        let writer = std::thread::spawn(move || {
-            let mut number = 0_u64;
-            while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-                number += 1;
-                let number = number.to_string();
-                let pair =
-                    [b"MSET".as_slice(), b"left", number.as_bytes(), b"right", number.as_bytes()];
-                raw.bytes(&pair);
-            }
-            number
+        let mut raw = from.raw();
+        let writer = Writer::start(101, move |number| {
+            let number = number.to_string();
+            let pair =
+                [b"MSET".as_slice(), b"left", number.as_bytes(), b"right", number.as_bytes()];
+            raw.bytes(&pair);
         });
         let folder = tempfile::tempdir().unwrap();
         let catalog = Catalog::open(folder.path()).unwrap();
         let store = RedisStore::options(&from.url()).consistency(consistency);
         let stores = Stores::new("pair", "1.0.0").with("redis", store.connect().await.unwrap());
         stores.backup(&catalog).await.unwrap();
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-        assert!(writer.join().unwrap() > 100, "the writer did not write");
+        assert!(writer.stop() > 100, "the writer did not write");
         let store = RedisStore::connect(&to.url()).await.unwrap();
         let stores = Stores::new("pair", "1.0.0").with("redis", store);
         let plan = stores.plan_restore(&catalog.latest().unwrap()).await.unwrap();
@@ -296,19 +290,14 @@ async fn a_large_key_that_changes_while_it_is_read_is_named() {
         );
         raw.bytes(&command.iter().map(Vec::as_slice).collect::<Vec<_>>());
     }
-    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let stopped = std::sync::Arc::clone(&stop);
-    let writer = std::thread::spawn(move || {
-        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
-            raw.run("HINCRBY large counter 1");
-        }
+    let writer = Writer::start(1, move |_| {
+        raw.run("HINCRBY large counter 1");
     });
     let folder = tempfile::tempdir().unwrap();
     let catalog = Catalog::open(folder.path()).unwrap();
     let store = RedisStore::connect(&from.url()).await.unwrap();
     let backup = Stores::new("torn", "1.0.0").with("redis", store).backup(&catalog).await.unwrap();
-    stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    writer.join().unwrap();
+    writer.stop();
     let Outcome::Partial(notices) = backup.outcome else { panic!("{backup:?}") };
     let named =
         |n: &StoreNotice| n.notice.kind == NoticeKind::Changed && n.notice.subject == "large";

@@ -20,6 +20,7 @@ use crate::{
     faults::read,
     rich::fill,
     server::{Raw, Server, available},
+    writer::Writer,
 };
 
 const SNAPSHOT: Consistency = Consistency::Snapshot(Duration::from_secs(60));
@@ -121,8 +122,7 @@ async fn one_moment_for_several_primaries() {
         return;
     }
     let cluster = Cluster::start();
-    let (stop, mut raws) = (Arc::new(AtomicBool::new(false)), cluster.raws());
-    let stopped = Arc::clone(&stop);
+    let mut raws = cluster.raws();
     // The second follows the first, on another server.
     let keys = ["left", "right"].map(|key| {
         let key = key.as_bytes();
@@ -130,15 +130,10 @@ async fn one_moment_for_several_primaries() {
         (key, owner.unwrap())
     });
     assert_ne!(keys[0].1, keys[1].1);
-    let writer = thread::spawn(move || {
-        let mut number = 0_u64;
-        while !stopped.load(Ordering::Relaxed) {
-            number += 1;
-            for (key, owner) in keys {
-                raws[owner].bytes(&[b"SET", key, number.to_string().as_bytes()]);
-            }
+    let writer = Writer::start(101, move |number| {
+        for (key, owner) in keys {
+            raws[owner].bytes(&[b"SET", key, number.to_string().as_bytes()]);
         }
-        number
     });
     for _ in 0..8 {
         let options = RedisStore::options(&cluster.url()).consistency(SNAPSHOT).plain_strings();
@@ -159,8 +154,7 @@ async fn one_moment_for_several_primaries() {
         let (left, right) = (found["\"left\""], found["\"right\""]);
         assert!(left == right || left == right + 1, "{left} and {right}");
     }
-    stop.store(true, Ordering::Relaxed);
-    assert!(writer.join().unwrap() > 100, "the writer did not write");
+    assert!(writer.stop() > 100, "the writer did not write");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
