@@ -154,10 +154,12 @@ impl Session {
 
     /// Refuses to write over keys that are not as they were told.
     pub(crate) async fn nothing_changed(&self) -> Result<()> {
-        let told = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let all: Vec<_> = {
+            let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            answers.keys().cloned().collect()
+        };
         let place = Place::aside(&self.token.id, 'n');
         let targets = self.connected().await?;
-        let all: Vec<_> = told.keys().cloned().collect();
         for round in all.chunks(ROUND) {
             self.cancel.check()?;
             let mut pipes: Vec<Pipeline> = targets.iter().map(|_| Pipeline::new()).collect();
@@ -174,16 +176,31 @@ impl Session {
                     ids.into_iter().zip(replies).filter(|(_, there)| *there == Value::Int(1));
                 written.extend(staged.map(|(id, _)| id.clone()));
             }
-            let (_, now) = self.read_live(written.iter(), None).await?;
-            for id in &written {
-                if now.get(id).cloned().unwrap_or_default() != told[id] {
-                    let what = "a key was changed since the restore looked at it";
-                    return Err(Error::new(ErrorKind::Changed, what)
-                        .on(String::from_utf8_lossy(&id.1))
-                        .advise("pause what writes to the server, then restore again"));
-                }
+            self.as_told(&written).await?;
+        }
+        Ok(())
+    }
+
+    /// Refuses where one of these keys is not as it was told. Of those that nobody asked about,
+    /// nothing was decided.
+    pub(crate) async fn as_told(&self, ids: &[(u32, Bytes)]) -> Result<()> {
+        let told: BTreeMap<_, _> = {
+            let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            ids.iter().filter_map(|id| Some((id, answers.get(id)?.clone()))).collect()
+        };
+        let (_, now) = self.read_live(told.keys().copied(), None).await?;
+        for (id, told) in told {
+            if now.get(id).cloned().unwrap_or_default() != told {
+                return Err(changed(String::from_utf8_lossy(&id.1), "the server"));
             }
         }
         Ok(())
     }
+}
+
+/// A key is not as it was when the restore decided what becomes of it.
+pub(crate) fn changed(key: impl std::fmt::Display, place: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Changed, "a key was changed since the restore looked at it")
+        .on(format!("{key} at {place}"))
+        .advise("pause what writes to the server, then restore again")
 }

@@ -11,8 +11,10 @@ use bytes::Bytes;
 use redis::Pipeline;
 
 use crate::{
+    back::changed,
     place::{Place, pattern},
     reader::{Found, Reader},
+    slots,
     stage::{ROUND, Session, Target, names},
     token::State,
 };
@@ -71,9 +73,38 @@ impl Session {
             self.set_state(State::Switching).await?;
         }
         for target in &targets {
-            self.each(target, 'n', SWITCH, &['n', 'o', 'x']).await?;
+            if self.token.merge {
+                self.switch_as_told(target).await?;
+            } else {
+                self.each(target, 'n', SWITCH, &['n', 'o', 'x']).await?;
+            }
         }
         self.set_state(State::Committed).await
+    }
+
+    // Moves staged keys in, each round in a transaction that the server refuses if one of its
+    // live keys is not any more what the caller decided by.
+    async fn switch_as_told(&self, target: &Target) -> Result<()> {
+        let mut keys = self.keys_aside(target, 'n').await?;
+        keys.sort_by_cached_key(|key| slots::slot(key));
+        // A transaction of a cluster has one slot.
+        let together =
+            |a: &Bytes, b: &Bytes| target.slots.is_none() || slots::slot(a) == slots::slot(b);
+        for round in keys.chunk_by(together).flat_map(|keys| keys.chunks(ROUND)) {
+            self.cancel.check()?;
+            let ids: Vec<_> = round.iter().map(|key| (target.db, key.clone())).collect();
+            let mut watch = redis::cmd("WATCH");
+            for key in round {
+                watch.arg(&key[..]);
+            }
+            target.live.one(&watch).await?;
+            self.as_told(&ids).await?;
+            let calls = self.calls(SWITCH, &['n', 'o', 'x'], round);
+            if target.live.transaction(RENAMES, &calls).await.map_err(needs)?.is_none() {
+                return Err(changed("one of the keys", target.live.name()));
+            }
+        }
+        Ok(())
     }
 
     pub(crate) async fn rename_back(&self) -> Result<()> {
@@ -116,14 +147,17 @@ impl Session {
         script: &str,
         names_of: &[char],
     ) -> Result<()> {
-        let place = Place::aside(&self.token.id, kind);
-        let found = names(&target.live, &pattern(&self.token.id, kind), &self.cancel).await?;
-        let keys: Vec<Bytes> = found.iter().filter_map(|name| place.key_of(name)).collect();
-        for round in keys.chunks(ROUND) {
+        for round in self.keys_aside(target, kind).await?.chunks(ROUND) {
             self.cancel.check()?;
             self.run(target, script, names_of, round).await?;
         }
         Ok(())
+    }
+
+    async fn keys_aside(&self, target: &Target, kind: char) -> Result<Vec<Bytes>> {
+        let place = Place::aside(&self.token.id, kind);
+        let found = names(&target.live, &pattern(&self.token.id, kind), &self.cancel).await?;
+        Ok(found.iter().filter_map(|name| place.key_of(name)).collect())
     }
 
     async fn run(
@@ -133,25 +167,30 @@ impl Session {
         names_of: &[char],
         keys: &[Bytes],
     ) -> Result<()> {
-        if keys.is_empty() {
-            return Ok(());
-        }
+        let calls = self.calls(script, names_of, keys);
+        target.live.every(RENAMES, &calls).await.map(drop).map_err(needs)
+    }
+
+    // The script for each of the keys.
+    fn calls(&self, script: &str, names_of: &[char], keys: &[Bytes]) -> Pipeline {
         let places: Vec<Place> =
             names_of.iter().map(|kind| Place::aside(&self.token.id, *kind)).collect();
-        let mut commands = Pipeline::with_capacity(keys.len());
+        let mut calls = Pipeline::with_capacity(keys.len());
         for key in keys {
-            let call = commands.cmd("EVAL").arg(script).arg(places.len() + 1).arg(&key[..]);
+            let call = calls.cmd("EVAL").arg(script).arg(places.len() + 1).arg(&key[..]);
             for place in &places {
                 call.arg(&place.name(key)[..]);
             }
         }
-        let what = "a key cannot be renamed";
-        let done = target.live.every(what, &commands).await;
-        done.map(drop).map_err(|error| {
-            if error.kind() == ErrorKind::Io {
-                return error.advise("the switch needs EVAL and RENAME: see the server's log");
-            }
-            error
-        })
+        calls
     }
+}
+
+const RENAMES: &str = "a key cannot be renamed";
+
+fn needs(error: Error) -> Error {
+    if error.kind() == ErrorKind::Io {
+        return error.advise("the switch needs EVAL and RENAME: see the server's log");
+    }
+    error
 }

@@ -1,12 +1,17 @@
 //! Records that are added to those of a server.
 
+use std::sync::{Arc, Mutex};
+
 use backup_core::{
     ErrorKind, Part, Reattached, Sink, WriteMode,
     record::{BatchBuilder, Key},
 };
 
+use backup_redis::RedisStore;
+
 use crate::{
     faults::{begin, open, plan},
+    proxy::Proxy,
     server::{Server, available, content, leftovers},
 };
 
@@ -94,4 +99,54 @@ async fn a_field_that_was_changed_since_it_was_read_is_not_written_over() {
     assert!(matches!(found, Reattached::Staged(_)), "{found:?}");
     session.abort().await.unwrap();
     assert_eq!(content(&mut raw), between);
+}
+
+/// A writer that comes between the last look at a key and its switch: what it wrote stays, and
+/// keys that had been switched are old again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_between_the_last_look_and_the_switch_is_kept() {
+    if !available() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let mut raw = server.raw();
+    // Two rounds.
+    let keys: Vec<_> = (0..700).map(|number| format!("key:{number}")).collect();
+    for key in &keys {
+        raw.run(&format!("HSET {key} a live"));
+    }
+    let (mut other, mut rounds) = (server.raw(), 0);
+    let meddled = Arc::new(Mutex::new(None));
+    let seen = Arc::clone(&meddled);
+    let port = Proxy::before(server.port, move |words| match &words[0][..] {
+        b"MULTI" => rounds += 1,
+        b"EVAL" if rounds == 2 => {
+            let mut meddled = seen.lock().unwrap();
+            if meddled.is_none() {
+                other.bytes(&[b"HSET", &words[3], b"b", b"meanwhile"]);
+                *meddled = Some(String::from_utf8(words[3].clone()).unwrap());
+            }
+        }
+        _ => {}
+    });
+    let store = RedisStore::connect(&format!("redis://127.0.0.1:{port}")).await.unwrap();
+    let session = begin(&store, &plan("r", WriteMode::Merge, 0)).await;
+    let asked: Vec<_> = keys.iter().map(|key| Key::from(key.as_str())).collect();
+    session.existing("keys", &asked).await.unwrap();
+    for key in &keys {
+        session.write(hash(key, &[("a", "archive")])).await.unwrap();
+    }
+    let error = session.commit().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Changed, "{error:?}");
+    session.undo().await.unwrap();
+    session.finish().await.unwrap();
+    let meddled = meddled.lock().unwrap().clone().expect("a second round");
+    for key in &keys {
+        let mut fields = raw.strings(&[b"HGETALL", key.as_bytes()]);
+        fields.sort();
+        let wanted: &[&[u8]] =
+            if *key == meddled { &[b"a", b"b", b"live", b"meanwhile"] } else { &[b"a", b"live"] };
+        assert_eq!(fields, wanted, "{key}");
+    }
+    assert_eq!(leftovers(&mut raw), Vec::<String>::new());
 }
