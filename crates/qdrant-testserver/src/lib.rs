@@ -11,12 +11,12 @@
 //! ```
 //!
 //! Points move over gRPC (Upsert, Scroll, Get, Count, Delete); every other method there says that it is
-//! not implemented. Over REST there are collections, aliases, payload indexes, points and
-//! snapshots. Answers, errors and snapshot files are those of a server 1.19.
+//! not implemented. Over REST there are collections, aliases, payload indexes, points, the nearest to
+//! a dense vector, and snapshots. Answers, errors and snapshot files are those of a server 1.19.
 //!
 //! What is not as on a real server:
 //!
-//! - A single node. No shard keys; no search; no inference; no conditional upserts.
+//! - A single node. No shard keys; no search but that for the nearest; no inference; no conditional upserts.
 //! - No optimizer runs: nothing is indexed for search, a collection is always green, and changed
 //!   parameters are kept and shown but change no files.
 //! - Strict mode is kept and shown, not enforced. Nor are read-only keys or tokens known.
@@ -35,6 +35,7 @@ mod filter;
 mod grpc;
 mod rest;
 mod ring;
+mod search;
 mod snapshot;
 mod state;
 

@@ -29,6 +29,7 @@ use crate::collection::{Collection, Shown, Updated};
 use crate::config::{CreateCollection, UpdateCollection};
 use crate::error::{Error, Result};
 use crate::faults::{Action, Match};
+use crate::search::{Found, Nearest};
 use crate::snapshot::sha256;
 use crate::state::{AliasAction, PEER, State};
 use crate::{COMMIT, TITLE, fetch};
@@ -73,6 +74,7 @@ pub(crate) fn router(state: Server) -> Router {
         .route("/collections/{name}/points", post(retrieve).put(upsert))
         .route("/collections/{name}/points/{id}", get(retrieve_one))
         .route("/collections/{name}/points/scroll", post(scroll))
+        .route("/collections/{name}/points/query", post(query))
         .route("/collections/{name}/points/count", post(count))
         .route("/collections/{name}/points/delete", post(delete_points))
         .route("/collections/{name}/points/payload", post(set_payload).put(overwrite_payload))
@@ -351,6 +353,22 @@ async fn scroll(
         let page = state.collection(&name)?.scroll(body)?;
         let points = page.records.into_iter().map(Shown::from).collect();
         Ok(Points { points, next_page_offset: page.next })
+    })
+    .await
+}
+
+async fn query(
+    Ext(state): Ext<Server>,
+    Path(name): Path<String>,
+    Body_(body): Body_<Nearest>,
+) -> Response {
+    #[derive(Serialize)]
+    struct Points {
+        points: Vec<Found>,
+    }
+    work(move || {
+        check_limit("JSON body", Some(body.limit))?;
+        Ok(Points { points: state.collection(&name)?.search(body.into())? })
     })
     .await
 }

@@ -270,3 +270,33 @@ async fn a_key_is_asked_for() {
     assert_eq!(status(keyed.scroll(scroll()).await).0, Code::NotFound);
     assert_eq!(keyed.health_check().await.unwrap().version, "1.19.0");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_nearest_come_first() {
+    let server = TestServer::start().await.unwrap();
+    let http = Http::new(&server.rest_url());
+    let vectors = json!({"vectors": {"size": 2, "distance": "Cosine"}});
+    http.json("PUT", "/collections/c", &vectors).result();
+    let points = [(1, [1.0, 0.0]), (2, [1.0, 1.0]), (3, [0.0, 1.0]), (4, [-1.0, 0.0])];
+    let points = points.map(|(id, vector)| {
+        let payload = json!({"half": if id < 3 { "first" } else { "second" }});
+        json!({"id": id, "vector": vector, "payload": payload})
+    });
+    let body = json!({"points": points});
+    http.json("PUT", "/collections/c/points?wait=true", &body).result();
+    let found = |body: Value| {
+        let result = http.json("POST", "/collections/c/points/query", &body).result();
+        let points = result["points"].as_array().unwrap().iter();
+        let found = points.map(|point| (point["id"].clone(), point["score"].as_f64().unwrap()));
+        found.collect::<Vec<_>>()
+    };
+    let near = found(json!({"query": [2.0, 0.1], "limit": 3}));
+    assert_eq!(near.iter().map(|(id, _)| id.clone()).collect::<Vec<_>>(), [1, 2, 3]);
+    assert!(near[0].1 > 0.99 && near.is_sorted_by(|a, b| a.1 > b.1), "{near:?}");
+    let second = json!({"must": [{"key": "half", "match": {"value": "second"}}]});
+    let near = found(json!({"query": [2.0, 0.1], "filter": second}));
+    assert_eq!(near.into_iter().map(|(id, _)| id).collect::<Vec<_>>(), [3, 4]);
+    let none = json!({"query": [2.0, 0.1], "limit": 0});
+    http.json("POST", "/collections/c/points/query", &none).error();
+    http.json("POST", "/collections/none/points/query", &json!({"query": [2.0, 0.1]})).error();
+}

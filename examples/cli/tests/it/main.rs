@@ -4,6 +4,8 @@ mod codes;
 mod commands;
 mod diff;
 mod faults;
+#[cfg(all(feature = "qdrant", feature = "redis", feature = "neo4j"))]
+mod four;
 mod hooks;
 mod json;
 mod places;
