@@ -64,6 +64,32 @@ pub(crate) fn list(folder: &Path) -> Result<Vec<fs::DirEntry>> {
     entries.map_err(fail("could not read a folder", folder))
 }
 
+/// Bytes of the files below a folder, without their holes; none if it is not there.
+pub(crate) fn size(folder: &Path) -> Result<u64> {
+    if !folder.exists() {
+        return Ok(0);
+    }
+    let mut bytes: u64 = 0;
+    for entry in list(folder)? {
+        let path = entry.path();
+        let facts = entry.metadata().map_err(fail("could not read a folder", &path))?;
+        let size = if facts.is_dir() { size(&path)? } else { stored(&facts) };
+        bytes = bytes.saturating_add(size);
+    }
+    Ok(bytes)
+}
+
+fn stored(facts: &fs::Metadata) -> u64 {
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::MetadataExt::blocks(facts).saturating_mul(512)
+    }
+    #[cfg(not(unix))]
+    {
+        facts.len()
+    }
+}
+
 /// Bytes that are free for this user.
 pub(crate) fn free(folder: &Path) -> Option<u64> {
     #[cfg(unix)]

@@ -4,12 +4,15 @@ mod config;
 mod copy;
 mod engine;
 mod files;
+mod lookup;
+mod merge;
 mod note;
 mod scroll;
 mod sink;
 mod snapshot;
 mod source;
 mod stage;
+mod staging;
 mod store;
 mod unpack;
 

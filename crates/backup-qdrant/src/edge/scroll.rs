@@ -17,7 +17,7 @@ use crate::{
 /// Points of the first page; later ones follow the size of what was read.
 const FIRST_PAGE: usize = 100;
 /// Longer pages are not faster, and would take memory where points grow along the way.
-const LONGEST_PAGE: usize = 1000;
+pub(crate) const LONGEST_PAGE: usize = 1000;
 
 /// Reads the points of a shard in the order of their ids, batch by batch.
 pub(crate) struct Scroll {
@@ -82,20 +82,21 @@ impl Scroll {
         self.next = next;
         self.ready = records.into_iter();
         // A short first page: what comes may be very different.
-        self.page = (self.page * 2).min(LONGEST_PAGE).min(self.page_of_bytes());
+        let fits = page_of_bytes(self.ready.as_slice());
+        self.page = (self.page * 2).min(LONGEST_PAGE).min(fits);
         Ok(())
-    }
-
-    // So many points as fill a batch, as far as the latest tell.
-    fn page_of_bytes(&self) -> usize {
-        let bytes: usize = self.ready.as_slice().iter().take(20).map(weight).sum();
-        let mean = bytes / self.ready.as_slice().len().clamp(1, 20);
-        (RecordBatch::TARGET_BYTES / mean.max(1)).max(1)
     }
 
     fn finish(&mut self) -> Result<RecordBatch> {
         self.encoder.finish()
     }
+}
+
+/// So many points as fill a batch, as far as these tell.
+pub(crate) fn page_of_bytes(records: &[Record]) -> usize {
+    let bytes: usize = records.iter().take(20).map(weight).sum();
+    let mean = bytes / records.len().clamp(1, 20);
+    (RecordBatch::TARGET_BYTES / mean.max(1)).max(1)
 }
 
 fn page(
@@ -167,11 +168,15 @@ fn weight(record: &Record) -> usize {
     16 + vectors + payload.map(|(name, value)| name.len() + json(value)).sum::<usize>()
 }
 
-fn encode(encoder: &mut Encoder, record: Record) -> Result<()> {
-    let id = match record.id {
+pub(crate) fn to_id(id: PointId) -> Id {
+    match id {
         PointId::NumId(number) => Id::Number(number),
         PointId::Uuid(uuid) => Id::Uuid(uuid),
-    };
+    }
+}
+
+pub(crate) fn encode(encoder: &mut Encoder, record: Record) -> Result<()> {
+    let id = to_id(record.id);
     let payload = record.payload.map(|payload| payload.0).unwrap_or_default();
     encoder.point(id, |json| write_payload(json, payload))?;
     match &record.vector {

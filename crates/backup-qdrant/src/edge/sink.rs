@@ -1,40 +1,31 @@
 //! Restoring: staged in a shard beside the live one, verified, exchanged.
+//!
+//! In merge mode what is staged is added to a copy of the live one, and that is exchanged: see
+//! [`merge`](super::merge).
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
 use backup_core::{
-    Cancel, Content, Error, ErrorKind, Part, Prepared, Reattached, Result, Schema, Sink,
-    SinkSession, StagePlan, StageToken, Switch, VectorChanges, Worker,
-    record::{RecordBatch, Tally},
-};
-use qdrant_edge::{
-    Payload, PointId, PointInsertOperations, PointOperations, PointStructPersisted, SparseVector,
-    UpdateOperation, VectorPersisted, VectorStructPersisted,
+    Cancel, Content, Error, ErrorKind, Part, Prepared, Reattached, Result, Sink, SinkSession,
+    StagePlan, StageToken, Switch, VectorChanges, Worker, WriteMode,
+    record::{Key, RecordBatch},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{
-    EdgeStore, config,
-    engine::Engine,
-    files,
-    scroll::Scroll,
+    EdgeStore, files,
     stage::{Found, Stage},
+    staging::{Asked, Staging},
     store::Shared,
 };
-use crate::{
-    points::{Decoder, Id, Point, Vector},
-    schema::{Document, VectorForm},
-    vectors::{self, Vectors},
-};
+use crate::vectors::{self, Vectors};
 
-/// Points in one call of the engine.
-const CHUNK: usize = 500;
 /// A disk that fills up under the engine ends the process (it writes through mapped files), so
 /// this much stays free.
 const SPARE_BYTES: u64 = 128 << 20;
@@ -68,10 +59,19 @@ impl Sink for EdgeStore {
         check_content(plan)?;
         self.check_vectors(plan, &token.left_out).await?;
         check_place(&self.shared, plan)?;
-        let note = "handles of the shard that the application holds are waited for; the new \
-                    shard has its payload indexes, vectors are indexed by `optimize`";
-        let notes = vec![note.to_owned()];
-        Ok(Prepared { token: plan.token(&token)?, switch: Switch::AtomicPointer, notes })
+        let (switch, note) = match plan.mode {
+            WriteMode::Merge => (
+                Switch::AtomicCopy,
+                "points are added to a copy of the shard, which then takes its place; meanwhile \
+                 handles of the shard that the application holds are waited for",
+            ),
+            _ => (
+                Switch::AtomicPointer,
+                "handles of the shard that the application holds are waited for; the new shard \
+                 has its payload indexes, vectors are indexed by `optimize`",
+            ),
+        };
+        Ok(Prepared { token: plan.token(&token)?, switch, notes: vec![note.to_owned()] })
     }
 
     fn revise_vectors(&self, document: &mut Value, changes: &VectorChanges) -> Result<()> {
@@ -140,11 +140,17 @@ fn check_place(shared: &Shared, plan: &StagePlan) -> Result<()> {
         let what = "the folder around the shard cannot be written";
         return Err(Error::new(ErrorKind::PermissionDenied, what).on(parent.display()));
     }
-    // In the engine's log, and in its segments.
-    room(parent, plan.bytes.saturating_mul(3))
+    // In the engine's log, and in its segments; of a merge twice, and all that is live.
+    let staged = plan.bytes.saturating_mul(3);
+    match plan.mode {
+        WriteMode::Merge => {
+            room(parent, staged.saturating_mul(2).saturating_add(files::size(path)?))
+        }
+        _ => room(parent, staged),
+    }
 }
 
-fn room(folder: &std::path::Path, bytes: u64) -> Result<()> {
+pub(crate) fn room(folder: &Path, bytes: u64) -> Result<()> {
     let needed = bytes.saturating_add(SPARE_BYTES);
     match files::free(folder) {
         Some(free) if free < needed => {
@@ -167,7 +173,8 @@ impl EdgeStore {
             document.map(|document| document.info(model.as_deref())).transpose()
         });
         let Some(live) = live.await? else { return Ok(()) };
-        let vectors = Vectors { others: self.other_vectors, adds: false, left_out };
+        let adds = plan.mode == WriteMode::Merge;
+        let vectors = Vectors { others: self.other_vectors, adds, left_out };
         vectors.check(name, restored, &live)
     }
 
@@ -183,324 +190,13 @@ impl EdgeStore {
     fn session(&self, token: &StageToken, cancel: &Cancel) -> Result<Session> {
         let (stage, left_out) = self.stage(token)?;
         let (model, others) = (self.model.clone(), self.other_vectors);
-        let asked = Asked { left_out, model, others };
+        let merge = token.mode == WriteMode::Merge;
+        let asked = Asked { left_out, model, others, merge };
         let make = || Staging::new(Arc::clone(&self.shared), stage.clone(), asked);
         let staging = self.shared.staging(&stage, make);
         let worker = Worker::spawn("qdrant sink", || Ok(()))?;
         let name = self.collection.clone();
         Ok(Session { worker, staging, cancel: cancel.clone(), name })
-    }
-}
-
-/// One restore.
-pub(crate) struct Staging {
-    shared: Arc<Shared>,
-    stage: Stage,
-    asked: Asked,
-    /// The staged shard, while it is open.
-    engine: Option<Engine>,
-    /// What is being written.
-    target: Option<Target>,
-    /// Parts are taken.
-    open: bool,
-}
-
-/// What the host said of vectors.
-struct Asked {
-    left_out: BTreeSet<String>,
-    model: Option<String>,
-    /// Others than the live shard's may come.
-    others: bool,
-}
-
-struct Target {
-    collection: String,
-    document: Document,
-    forms: Vec<VectorForm>,
-}
-
-impl Staging {
-    fn new(shared: Arc<Shared>, stage: Stage, asked: Asked) -> Self {
-        Self { shared, stage, asked, engine: None, target: None, open: false }
-    }
-
-    fn begin(&mut self) -> Result<()> {
-        match self.stage.find()? {
-            Found::Absent | Found::Staged => {}
-            _ => return Err(order("begun again after it was committed", &self.stage)),
-        }
-        // What an interrupted try left is of no use: parts come from the first on.
-        self.close();
-        self.stage.remove()?;
-        self.stage.make()?;
-        self.open = true;
-        Ok(())
-    }
-
-    // What a staged shard flushes is of no use.
-    fn close(&mut self) {
-        self.open = false;
-        self.target = None;
-        drop(self.engine.take());
-    }
-
-    /// After a part that failed nothing more is taken.
-    fn write(&mut self, part: Part, cancel: &Cancel) -> Result<()> {
-        if !self.open {
-            return Err(self.interrupted());
-        }
-        let done = match part {
-            Part::Schema(schema) => self.schema(&schema),
-            Part::Records(batch) => self.records(&batch, cancel),
-            Part::End(_) | Part::Notice(_) => Ok(()),
-            _ => Err(Error::new(ErrorKind::Unsupported, "a shard cannot hold such a part")),
-        };
-        if done.is_err() {
-            self.close();
-        }
-        done
-    }
-
-    fn interrupted(&self) -> Error {
-        Error::new(ErrorKind::Unfinished, "what is staged is not whole")
-            .on(self.stage.folder().display())
-            .advise("begin the restore again, or abort it")
-    }
-
-    fn schema(&mut self, schema: &Schema) -> Result<()> {
-        if let Some(target) = &self.target {
-            let what = "a shard holds one collection, and a second came";
-            let both = format!("{}, {}", target.collection, schema.collection);
-            return Err(Error::new(ErrorKind::Unsupported, what).on(both));
-        }
-        let document = Document::read(schema)?;
-        let make = || -> Result<Target> {
-            let config = config::edge_config(&document)?;
-            // Refused before any data moves.
-            config::index_operations(&document)?;
-            self.same_vectors(schema, &document)?;
-            self.stage.write_note(document.clone())?;
-            self.engine = Some(Engine::create(&self.stage.shard(), config)?);
-            let forms = document.forms()?;
-            Ok(Target { collection: schema.collection.clone(), document, forms })
-        };
-        self.target = Some(make().map_err(|error| error.on(&schema.collection))?);
-        Ok(())
-    }
-
-    fn same_vectors(&self, schema: &Schema, document: &Document) -> Result<()> {
-        let live = self.shared.read();
-        let Some(engine) = &*live else { return Ok(()) };
-        let live = self.shared.document(engine)?;
-        let Asked { left_out, model, others } = &self.asked;
-        let restored = (document, schema.info.model.as_deref());
-        let live = (&live, model.as_deref());
-        let vectors = Vectors { others: *others, adds: false, left_out };
-        vectors.check_documents(&schema.collection, restored, live)
-    }
-
-    fn records(&mut self, batch: &RecordBatch, cancel: &Cancel) -> Result<()> {
-        let (Some(target), Some(engine)) = (&self.target, &self.engine) else {
-            return Err(Error::adapter("records came before their schema").on(batch.collection()));
-        };
-        if batch.collection() != target.collection {
-            let what = "records came of a collection without a schema";
-            return Err(Error::adapter(what).on(batch.collection()));
-        }
-        room(self.stage.folder(), 3 * batch.byte_size() as u64)?;
-        let decoder = Decoder::new(batch, &target.forms)?;
-        let mut points = decoder.points();
-        loop {
-            cancel.check()?;
-            let chunk: Vec<_> =
-                points.by_ref().take(CHUNK).map(|p| p.map(point)).collect::<Result<_>>()?;
-            if chunk.is_empty() {
-                return Ok(());
-            }
-            let upsert = PointOperations::UpsertPoints(PointInsertOperations::PointsList(chunk));
-            let what = "points could not be written";
-            engine
-                .call(what, |shard| shard.update(UpdateOperation::PointOperation(upsert)))
-                .map_err(|error| error.on(batch.collection()))?;
-        }
-    }
-
-    /// Completes what was staged and brings it to the disk, once.
-    fn seal(&mut self) -> Result<()> {
-        if self.stage.is_whole() {
-            return Ok(());
-        }
-        if !self.open {
-            return Err(self.interrupted());
-        }
-        let sealed = self.complete();
-        // What did not reach the disk would seem to the next time.
-        self.open = false;
-        if sealed.is_err() {
-            self.close();
-        }
-        sealed
-    }
-
-    fn complete(&self) -> Result<()> {
-        if let (Some(target), Some(engine)) = (&self.target, &self.engine) {
-            for (field, operation) in config::index_operations(&target.document)? {
-                let done = engine
-                    .call("a payload index could not be made", |shard| shard.update(operation));
-                done.map_err(|error| error.on(format!("{}, {field}", target.collection)))?;
-            }
-            engine.flush()?;
-        }
-        files::sync_tree(&self.stage.shard())?;
-        self.stage.mark_whole()
-    }
-
-    fn verify(&mut self, expected: &Content, name: &str, cancel: &Cancel) -> Result<Content> {
-        // A store has one collection, whatever it was called elsewhere.
-        let name = expected.collections.keys().next().map_or(name, String::as_str);
-        let mut content = Content::new();
-        let tally = match self.stage.find()? {
-            Found::Staged => {
-                self.seal()?;
-                self.reopen()?;
-                match (&self.engine, super::note::Note::read(&self.stage.shard())?) {
-                    (Some(engine), Some(note)) => {
-                        let document = note.document.unwrap_or_default();
-                        Some(tally(engine, name, &document, cancel)?)
-                    }
-                    _ => None,
-                }
-            }
-            Found::Committed => match &*self.shared.read() {
-                Some(engine) => Some(tally(engine, name, &self.shared.document(engine)?, cancel)?),
-                None => None,
-            },
-            _ => return Err(order("verified when it was neither staged nor live", &self.stage)),
-        };
-        content.collections.extend(tally.map(|tally| (name.to_owned(), tally)));
-        Ok(content)
-    }
-
-    fn reopen(&mut self) -> Result<()> {
-        let shard = self.stage.shard();
-        if self.engine.is_none() && super::store::holds_shard(&shard) {
-            self.engine = Some(Engine::open(&shard, None)?);
-        }
-        Ok(())
-    }
-
-    fn commit(&mut self) -> Result<()> {
-        match self.stage.find()? {
-            Found::Staged => {}
-            Found::Committed => return Ok(()),
-            _ => return Err(order("committed when it was not staged", &self.stage)),
-        }
-        self.seal()?;
-        if let Some(engine) = self.engine.take() {
-            engine.close()?;
-        }
-        files::sync_tree(&self.stage.shard())?;
-        let mut live = self.shared.write();
-        self.stage.mark_kept()?;
-        let closed = live.take().map_or(Ok(()), Engine::close);
-        let switched = closed.and_then(|()| self.stage.exchange());
-        let opened = switched.and_then(|()| self.shared.reopen(&mut live));
-        opened.or_else(|error| self.take_back(&mut live).and(Err(error)))
-    }
-
-    // A switch that failed.
-    fn take_back(&self, live: &mut Option<Engine>) -> Result<()> {
-        let back = match self.stage.find()? {
-            Found::Committed => self.stage.exchange(),
-            _ => Ok(()),
-        };
-        back.and_then(|()| self.shared.reopen(live)).map_err(|error| self.repair(error))
-    }
-
-    fn repair(&self, error: Error) -> Error {
-        let advice = format!(
-            "try again; the old shard and the new one are {} and {}",
-            self.shared.path.display(),
-            self.stage.shard().display()
-        );
-        Error::new(ErrorKind::RepairNeeded, "the old shard could not be put back")
-            .on(self.shared.path.display())
-            .advise(advice)
-            .because(error)
-    }
-
-    fn undo(&mut self) -> Result<()> {
-        match self.stage.find()? {
-            Found::Committed => {}
-            Found::Undone => return Ok(()),
-            _ => return Err(order("undone when it was not committed", &self.stage)),
-        }
-        if self.stage.kept_something() && !self.stage.shard().exists() {
-            return Err(self.repair(Error::new(ErrorKind::NotFound, "the old shard is gone")));
-        }
-        let mut live = self.shared.write();
-        let mut back = || -> Result<()> {
-            self.stage.mark_undoing()?;
-            // What it cannot flush is not wanted any more.
-            drop(live.take());
-            self.stage.exchange()?;
-            self.shared.reopen(&mut live)
-        };
-        back().map_err(|error| self.repair(error))
-    }
-
-    fn finish(&mut self) -> Result<()> {
-        match self.stage.find()? {
-            Found::Absent => Ok(()),
-            Found::Committed | Found::Undone => self.remove(),
-            _ => Err(order("finished before it was committed", &self.stage)),
-        }
-    }
-
-    fn abort(&mut self) -> Result<()> {
-        match self.stage.find()? {
-            Found::Absent => Ok(()),
-            Found::Staged => self.remove(),
-            _ => Err(order("aborted after it was committed", &self.stage)),
-        }
-    }
-
-    fn remove(&mut self) -> Result<()> {
-        self.close();
-        self.stage.remove()
-    }
-}
-
-fn order(what: &str, stage: &Stage) -> Error {
-    Error::adapter(format!("a restore was {what}")).on(stage.folder().display())
-}
-
-fn tally(engine: &Engine, name: &str, document: &Document, cancel: &Cancel) -> Result<Tally> {
-    let mut scroll = Scroll::new(name, &document.forms()?);
-    let mut tally = Tally::new();
-    while let Some(batch) = scroll.next(engine, &[])? {
-        cancel.check()?;
-        tally.add_batch(&batch);
-    }
-    Ok(tally)
-}
-
-fn point(point: Point) -> PointStructPersisted {
-    let vector = |vector| match vector {
-        Vector::Dense(values) => VectorPersisted::Dense(values),
-        Vector::Multi(rows) => VectorPersisted::MultiDense(rows),
-        Vector::Sparse(indices, values) => {
-            VectorPersisted::Sparse(SparseVector { indices, values })
-        }
-    };
-    let vectors = point.vectors.into_iter().map(|(name, value)| (name, vector(value)));
-    PointStructPersisted {
-        id: match point.id {
-            Id::Number(number) => PointId::NumId(number),
-            Id::Uuid(uuid) => PointId::Uuid(uuid),
-        },
-        vector: VectorStructPersisted::Named(vectors.collect()),
-        payload: Some(Payload(point.payload)),
     }
 }
 
@@ -525,6 +221,12 @@ impl Session {
 
 #[async_trait]
 impl SinkSession for Session {
+    async fn existing(&self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
+        self.cancel.check()?;
+        let (collection, keys) = (collection.to_owned(), keys.to_vec());
+        self.call(move |staging| staging.existing(&collection, &keys)).await
+    }
+
     async fn write(&self, part: Part) -> Result<()> {
         self.cancel.check()?;
         let cancel = self.cancel.clone();
@@ -539,7 +241,8 @@ impl SinkSession for Session {
     }
 
     async fn commit(&self) -> Result<()> {
-        self.call(Staging::commit).await
+        let cancel = self.cancel.clone();
+        self.call(move |staging| staging.commit(&cancel)).await
     }
 
     async fn undo(&self) -> Result<()> {

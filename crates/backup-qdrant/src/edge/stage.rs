@@ -6,6 +6,8 @@
 //! memory/                     live
 //! .memory.restore-<id>/
 //!     shard/                  what is to become live; after the switch what was live
+//!     records/                of a merge: the points that are added
+//!     built                   of a merge: `shard` is the live one with them
 //!     old/                    for a moment, where two folders cannot be exchanged at once
 //!     state.json              the name of the restore, which its shard carries too
 //!     whole                   everything was staged and is on the disk
@@ -31,6 +33,8 @@ use super::{
     note::{self, Note},
 };
 use crate::schema::Document;
+
+const BUILT: &str = "built";
 
 /// One restore of one store.
 #[derive(Debug, Clone)]
@@ -85,6 +89,11 @@ impl Stage {
         self.folder.join("shard")
     }
 
+    /// A shard of those points that a merge adds.
+    pub(crate) fn records(&self) -> PathBuf {
+        self.folder.join("records")
+    }
+
     fn old(&self) -> PathBuf {
         self.folder.join("old")
     }
@@ -95,25 +104,25 @@ impl Stage {
         PathBuf::from(name)
     }
 
-    /// Makes the folder, with an empty shard.
-    pub(crate) fn make(&self) -> Result<()> {
+    /// Makes the folder, with an empty shard at this place in it.
+    pub(crate) fn make(&self, place: &Path) -> Result<()> {
         files::make(&self.folder)?;
         // To be renamed later, when a disk may be full.
         self.mark("spare")?;
-        files::make(&self.shard())?;
+        files::make(place)?;
         let restore = Uuid::now_v7().to_string();
-        Note { document: None, restore: restore.clone() }.write(&self.shard())?;
+        Note { document: None, restore: restore.clone() }.write(place)?;
         // Last: without it there is no restore.
         note::write(&self.folder.join("state.json"), &State { restore })?;
         self.folder.parent().map_or(Ok(()), files::sync)
     }
 
-    /// Writes into the staged shard whose it is.
-    pub(crate) fn write_note(&self, document: Document) -> Result<()> {
+    /// Writes into a shard of the restore whose it is.
+    pub(crate) fn write_note(&self, place: &Path, document: Option<Document>) -> Result<()> {
         let state = self.state()?.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "a restore is gone").on(self.folder.display())
         })?;
-        Note { document: Some(document), restore: state.restore }.write(&self.shard())
+        Note { document, restore: state.restore }.write(place)
     }
 
     fn state(&self) -> Result<Option<State>> {
@@ -134,7 +143,8 @@ impl Stage {
         let ours = |shard: &Path| -> Result<bool> {
             Ok(Note::read(shard)?.is_some_and(|note| note.restore == state.restore))
         };
-        Ok(match (ours(&self.live)?, ours(&self.shard())?) {
+        let to_build = !self.has(BUILT) && ours(&self.records())?;
+        Ok(match (ours(&self.live)?, to_build || ours(&self.shard())?) {
             (true, false) => Found::Committed,
             (false, true) if self.has("undoing") => Found::Undone,
             (false, true) => Found::Staged,
@@ -188,6 +198,22 @@ impl Stage {
 
     pub(crate) fn mark_whole(&self) -> Result<()> {
         self.mark("whole")
+    }
+
+    /// Empties the place of the shard that a merge makes.
+    pub(crate) fn clear_built(&self) -> Result<()> {
+        let mark = self.folder.join(BUILT);
+        match fs::remove_file(&mark) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(fail("could not remove a file", &mark)(e));
+            }
+            _ => files::sync(&self.folder)?,
+        }
+        files::remove(&self.shard())
+    }
+
+    pub(crate) fn mark_built(&self) -> Result<()> {
+        self.mark(BUILT)
     }
 
     /// Whether there should be a folder to put back.
@@ -284,7 +310,7 @@ mod tests {
             fs::create_dir(&stage.live).unwrap();
             fs::write(stage.live.join("old"), b"").unwrap();
         }
-        stage.make().unwrap();
+        stage.make(&stage.shard()).unwrap();
         fs::write(stage.shard().join("new"), b"").unwrap();
         Place { _dir: dir, stage }
     }

@@ -15,7 +15,7 @@ use backup_core::{
 use qdrant_edge::{EdgeConfig, EdgeShard};
 
 use super::{
-    config, copy, engine::Engine, files::fail, note::Note, scroll, sink::Staging, stage::Stage,
+    config, copy, engine::Engine, files::fail, note::Note, scroll, stage::Stage, staging::Staging,
 };
 use crate::{KIND, schema::Document};
 
@@ -228,6 +228,7 @@ impl Adapter for EdgeStore {
         can.multi_vectors = true;
         can.sparse_vectors = true;
         can.pins = true;
+        can.merge = true;
         can.undo = true;
         can
     }

@@ -4,13 +4,12 @@
 //! own, the pre-image; ids that are staged and not in it were free. Then it writes the staged
 //! points over them. Both ways may be repeated.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::HashSet;
 
 use backup_core::{
     Error, ErrorKind, Result,
-    record::{Key, RecordBatch, RecordRef, Sha256Digest, Tally, VectorColumn},
+    record::{Key, RecordBatch, Tally},
 };
-use sha2::{Digest, Sha256};
 
 use super::{
     grpc::{self, Of},
@@ -20,78 +19,16 @@ use super::{
     stage::Session,
     token::Target,
 };
-use crate::{points::Id, schema::Document};
-
-/// What this session was told of live points: by collection and id a digest, or that the id
-/// was free. About 100 bytes each.
-#[derive(Default)]
-pub(super) struct Answers(HashMap<String, HashMap<Id, Option<Sha256Digest>>>);
-
-impl Answers {
-    /// What was told first counts: by that the caller decided.
-    fn remember(&mut self, collection: &str, ids: &[Id], found: &[RecordBatch]) -> Result<()> {
-        let digests = digests(found)?;
-        let answers = self.0.entry(collection.to_owned()).or_default();
-        for id in ids {
-            answers.entry(*id).or_insert_with(|| digests.get(id).copied());
-        }
-        Ok(())
-    }
-
-    /// Refuses points that are not as they were told.
-    fn check(&self, collection: &str, ids: &[Id], found: &[RecordBatch]) -> Result<()> {
-        let Some(answers) = self.0.get(collection) else { return Ok(()) };
-        let digests = digests(found)?;
-        let changed =
-            |id: &&Id| answers.get(id).is_some_and(|told| told.as_ref() != digests.get(id));
-        let Some(id) = ids.iter().find(changed) else { return Ok(()) };
-        let what = "a point was changed since the restore looked at it";
-        Err(Error::new(ErrorKind::Changed, what)
-            .on(format!("{collection}, point {}", id.key()))
-            .advise("pause what writes to the collection, then restore again"))
-    }
-}
-
-fn digests(batches: &[RecordBatch]) -> Result<HashMap<Id, Sha256Digest>> {
-    let records = batches.iter().flat_map(RecordBatch::iter);
-    records.map(|record| Ok((Id::from_key(&record.key())?, digest(record)))).collect()
-}
-
-/// Of all that a point has.
-fn digest(record: RecordRef<'_>) -> Sha256Digest {
-    let row = record.row();
-    let mut columns: Vec<&VectorColumn> =
-        record.vectors().filter(|column| column.is_present(row)).collect();
-    columns.sort_by_key(|column| column.name());
-    let mut hasher = Sha256::new();
-    let mut framed = |bytes: &[u8]| {
-        hasher.update((bytes.len() as u64).to_le_bytes());
-        hasher.update(bytes);
-    };
-    framed(record.line().as_bytes());
-    for column in columns {
-        framed(column.name().as_bytes());
-        framed(column.row_bytes(row));
-        let places = column.sparse_indices(row).iter();
-        framed(&places.flat_map(|place| place.to_le_bytes()).collect::<Vec<_>>());
-    }
-    Sha256Digest::finish(hasher)
-}
-
-fn id_of(key: &Key) -> Result<Id> {
-    let id = Id::from_key(key)?;
-    if id.key() == *key {
-        return Ok(id);
-    }
-    let what = "the UUID of a point is not in lower case with hyphens";
-    Err(Error::new(ErrorKind::Incompatible, what).on(key))
-}
+use crate::{
+    answers::{Answers, ids_of},
+    points::Id,
+    schema::Document,
+};
 
 impl Session {
     /// The live points of some keys; remembers the answer.
     pub(super) async fn look_up(&self, name: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
-        let ids = keys.iter().map(id_of).collect::<Result<BTreeSet<_>>>()?;
-        let ids: Vec<Id> = ids.into_iter().collect();
+        let ids = ids_of(keys)?;
         let target = self.token.targets.iter().find(|target| target.name == name);
         let place = target.map_or(name, Target::place);
         let found = match self.client.rest.get(&["collections", place]).find().await? {

@@ -21,7 +21,6 @@ use super::{
     QdrantStore,
     client::{Client, point},
     grpc,
-    merge::Answers,
     options::QdrantOptions,
     rest::retry,
     scroll::Scroll,
@@ -29,6 +28,7 @@ use super::{
     token::{Note, PREFIX, Target, Token, Was},
 };
 use crate::{
+    answers::Answers,
     compare::differences,
     points::{Decoder, Id},
     schema::{Document, VectorForm},

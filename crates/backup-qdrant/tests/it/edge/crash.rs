@@ -7,11 +7,11 @@ use std::{
     time::Duration,
 };
 
-use backup_core::{ErrorKind, PinRequest, Reattached, Sink, Source, StageToken};
+use backup_core::{ErrorKind, PinRequest, Reattached, Sink, Source, StageToken, WriteMode};
 use backup_qdrant::edge::EdgeStore;
 use futures::executor::block_on;
 
-use super::kit::{Place, dump, names, put, sample, stage, take};
+use super::kit::{Place, dump, names, put, sample, stage, stage_in, take};
 
 const TASK: &str = "BACKUP_QDRANT_CHILD";
 
@@ -50,14 +50,25 @@ fn command(task: &str) -> Command {
 
 #[test]
 fn a_killed_switch_leaves_old_or_new() {
+    killed(WriteMode::Replace);
+}
+
+#[test]
+fn a_killed_merge_leaves_old_or_new() {
+    killed(WriteMode::Merge);
+}
+
+fn killed(mode: WriteMode) {
     let source = Place::with(300);
     put(&source.store, vec![sample(1000, "only in the archive")]);
     let taken = take(&source.store);
     let (mut old_seen, mut new_seen) = (0, 0);
     for delay in (0..400).step_by(20) {
         let place = Place::with(5);
+        // Stays where points are added.
+        put(&place.store, vec![sample(2000, "only in the shard")]);
         let old = dump(&place.store);
-        let (token, session) = stage(&place.store, &taken).unwrap();
+        let (token, session) = stage_in(&place.store, &taken, mode).unwrap();
         drop(session);
         let Place { dir, store } = place;
         drop(store);
@@ -83,6 +94,8 @@ fn a_killed_switch_leaves_old_or_new() {
             other => panic!("after {delay} ms: {other:?}"),
         };
         assert_eq!(block_on(session.verify(&taken.content)).unwrap(), taken.content);
+        let points = store.shard().unwrap().info().points_count;
+        assert_eq!(points, if mode == WriteMode::Merge { 302 } else { 301 }, "after {delay} ms");
         block_on(session.undo()).unwrap();
         block_on(session.finish()).unwrap();
         assert_eq!(dump(&store), old);

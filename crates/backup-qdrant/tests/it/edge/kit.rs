@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use backup_core::{
     Cancel, Content, Part, PinRequest, Pinned, Result, Schema, Sink, SinkSession, Source,
-    StagePlan, StageToken,
+    StagePlan, StageToken, WriteMode,
     record::{RecordBatch, Tally},
 };
 use backup_qdrant::edge::{EdgeStore, Snapshot, qdrant_edge::*};
@@ -193,7 +193,12 @@ pub(crate) fn take(store: &EdgeStore) -> Taken {
 }
 
 pub(crate) fn token(store: &EdgeStore, taken: &Taken) -> Result<StageToken> {
+    token_in(store, taken, WriteMode::Replace)
+}
+
+fn token_in(store: &EdgeStore, taken: &Taken, mode: WriteMode) -> Result<StageToken> {
     let mut plan = StagePlan::new("r1", "vectors", "qdrant");
+    plan.mode = mode;
     plan.content = taken.content.clone();
     plan.bytes = taken.batches.iter().map(|batch| batch.byte_size() as u64).sum();
     Ok(block_on(store.prepare(&plan))?.token)
@@ -204,10 +209,23 @@ pub(crate) fn stage(
     store: &EdgeStore,
     taken: &Taken,
 ) -> Result<(StageToken, Box<dyn SinkSession>)> {
-    let token = token(store, taken)?;
+    stage_in(store, taken, WriteMode::Replace)
+}
+
+/// As [`stage`], perhaps to be added: then the store is asked for each point first.
+pub(crate) fn stage_in(
+    store: &EdgeStore,
+    taken: &Taken,
+    mode: WriteMode,
+) -> Result<(StageToken, Box<dyn SinkSession>)> {
+    let token = token_in(store, taken, mode)?;
     block_on(async {
         let session = store.begin(&token, &Cancel::new()).await?;
         for part in taken.parts() {
+            if let (WriteMode::Merge, Part::Records(batch)) = (mode, &part) {
+                let keys: Vec<_> = batch.iter().map(|record| record.key()).collect();
+                session.existing(batch.collection(), &keys).await?;
+            }
             session.write(part).await?;
         }
         assert_eq!(session.verify(&taken.content).await?, taken.content);
