@@ -200,6 +200,15 @@ impl Client {
         self.again(refused, call).await
     }
 
+    /// Repeats what fails in passing and may be done twice.
+    pub(crate) async fn again_if_passing<T, F: Future<Output = Result<T>>>(
+        &self,
+        call: impl FnMut() -> F,
+    ) -> Result<T> {
+        let passing = |error: &Error| error.kind() != ErrorKind::Changed && error.is_retryable();
+        self.again(passing, call).await
+    }
+
     /// Repeats what fails in passing, five times within the patience.
     async fn again<T, F: Future<Output = Result<T>>>(
         &self,
@@ -335,17 +344,35 @@ impl Transaction {
 
     /// Runs a statement; for short answers.
     pub(crate) async fn ask(&mut self, statement: &Statement) -> Result<Vec<Row>> {
+        let mut all = Vec::new();
+        self.each(statement, |row| {
+            all.push(row);
+            Ok(())
+        })
+        .await?;
+        Ok(all)
+    }
+
+    /// Runs a statement and hands its rows on as they come. A failure of `take` is told at the end:
+    /// until then the connection is of no other use.
+    pub(crate) async fn each(
+        &mut self,
+        statement: &Statement,
+        mut take: impl FnMut(Row) -> Result<()> + Send,
+    ) -> Result<()> {
         self.connection.run(&statement.text, &statement.parameters, Vec::new());
         self.connection.pull(-1);
         let asked = async {
             let columns = begun(&mut self.connection).await?;
-            let mut all = Vec::new();
+            let mut taken = Ok(());
             while let Ok(values) = self.connection.row().await? {
-                all.push(Row { columns: Arc::clone(&columns), values });
+                if taken.is_ok() {
+                    taken = take(Row { columns: Arc::clone(&columns), values });
+                }
             }
-            Ok(all)
+            Ok(taken)
         };
-        asked.await.map_err(|e: Error| self.client.on(e))
+        asked.await.map_err(|e: Error| self.client.on(e))?
     }
 
     /// Commits; what the server calls its last transaction now.
@@ -488,6 +515,56 @@ mod tests {
                 assert_eq!(row.get("v").unwrap(), value);
             }
             assert_eq!(rows.len(), values.len());
+        });
+    }
+
+    // Two take the same locks in opposite orders, and wait for each other: the server refuses one.
+    #[test]
+    fn of_two_transactions_in_a_deadlock_the_one_that_is_refused_comes_again() {
+        let Some(server) = shared() else { return };
+        runtime().block_on(async {
+            let client = Client::new(&Neo4jStore::options(&server.bolt_url())).unwrap();
+            let made = "CREATE (:D {i: 0, n: 0}), (:D {i: 1, n: 0})";
+            client.ask(&Statement::new(made)).await.unwrap();
+            let both = tokio::sync::Barrier::new(2);
+            let (tries, refused) = (Mutex::new([0, 0]), Mutex::new(Vec::new()));
+            let write = |at: i64| {
+                let (client, both, tries, refused) = (&client, &both, &tries, &refused);
+                async move {
+                    let mut transaction = client.begin().await?;
+                    let add = "MATCH (n:D {i: $i}) SET n.n = n.n + 1";
+                    transaction.run(&Statement::new(add).with("i", at)).await?;
+                    let first = {
+                        let mut tries = tries.lock().unwrap();
+                        tries[at as usize] += 1;
+                        tries[at as usize] == 1
+                    };
+                    if first {
+                        both.wait().await;
+                    }
+                    let second = Statement::new(add).with("i", 1 - at);
+                    match transaction.run(&second).await {
+                        Ok(_) => transaction.commit().await.map(drop),
+                        Err(error) => {
+                            refused.lock().unwrap().push(error.report());
+                            let _ = transaction.rollback().await;
+                            Err(error)
+                        }
+                    }
+                }
+            };
+            let (a, b) = futures::join!(
+                client.again_if_refused(|| write(0)),
+                client.again_if_refused(|| write(1))
+            );
+            a.unwrap();
+            b.unwrap();
+            let refused = refused.into_inner().unwrap();
+            assert!(refused.iter().any(|told| told.contains("DeadlockDetected")), "{refused:?}");
+            assert!(tries.into_inner().unwrap().iter().sum::<i32>() > 2);
+            let rows = client.ask(&Statement::new("MATCH (n:D) RETURN n.n AS n")).await.unwrap();
+            let counts: Vec<_> = rows.iter().map(|row| row.integer("n").unwrap()).collect();
+            assert_eq!(counts, [2, 2]);
         });
     }
 

@@ -19,6 +19,7 @@ impl Adapter for Neo4jStore {
     fn capabilities(&self) -> Capabilities {
         let mut can = Capabilities::default();
         can.records = true;
+        can.merge = true;
         can.undo = true;
         can.collections = true;
         can

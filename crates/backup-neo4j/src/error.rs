@@ -6,7 +6,7 @@ use backup_core::{Error, ErrorKind};
 pub(crate) fn failed(code: &str, message: &str) -> Error {
     let (kind, what) = kind(code, message);
     let mut error = Error::new(kind, what).because(format!("{code}: {message}"));
-    if let Some(advice) = advice(code) {
+    if let Some(advice) = advice(code, message) {
         error = error.advise(advice);
     }
     error.retryable(passes(code))
@@ -15,6 +15,11 @@ pub(crate) fn failed(code: &str, message: &str) -> Error {
 /// Whether the same request may succeed a moment later.
 fn passes(code: &str) -> bool {
     code.starts_with("Neo.TransientError.") && !is_memory(code)
+}
+
+/// After a failure to write the database takes nothing any more.
+fn is_stopped(code: &str, message: &str) -> bool {
+    code.ends_with(".TransactionStartFailed") && message.contains("needs to be restarted")
 }
 
 fn is_memory(code: &str) -> bool {
@@ -28,8 +33,12 @@ fn kind(code: &str, message: &str) -> (ErrorKind, &'static str) {
     if is_memory(code) {
         return (K::LimitExceeded, "a transaction needs more memory than the server gives it");
     }
-    if message.contains("No space left") || message.contains("DatabaseFull") {
-        return (K::NoSpace, "the server has no room left");
+    // Of a full disk the server says no more than that it cannot write its log.
+    if message.contains("No space left") || title == "TransactionLogError" {
+        return (K::NoSpace, "the server cannot write to its disk, which may be full");
+    }
+    if is_stopped(code, message) {
+        return (K::Unreachable, "the database has stopped itself after a failure");
     }
     match (class, group, title) {
         ("ClientError", "Security", _) => {
@@ -58,10 +67,15 @@ fn kind(code: &str, message: &str) -> (ErrorKind, &'static str) {
     }
 }
 
-fn advice(code: &str) -> Option<&'static str> {
+fn advice(code: &str, message: &str) -> Option<&'static str> {
     if is_memory(code) {
         return Some(
             "make batches smaller, or give the server more memory (dbms.memory.transaction.total.max, heap)",
+        );
+    }
+    if code.contains("TransactionLogError") || is_stopped(code, message) {
+        return Some(
+            "see the server's log; make room where it keeps its data and start it again, then resume",
         );
     }
     if code.contains("TransactionTimedOut") {
@@ -86,6 +100,8 @@ mod tests {
                 ErrorKind::LimitExceeded,
                 false,
             ),
+            ("Neo.DatabaseError.Transaction.TransactionLogError", ErrorKind::NoSpace, false),
+            ("Neo.DatabaseError.Transaction.TransactionStartFailed", ErrorKind::Io, false),
             ("Neo.ClientError.Schema.ConstraintValidationFailed", ErrorKind::Incompatible, false),
             ("Neo.DatabaseError.Schema.ConstraintCreationFailed", ErrorKind::Incompatible, false),
             (

@@ -66,6 +66,18 @@
 //! and made after it; that the server takes them, and that the records keep to them, is proved before anything
 //! live is touched. What the Community edition does not have (keys, existence, types) is refused there.
 //!
+//! # Merging
+//! Nodes are the same on both sides where their labels and their key are. A collection whose nodes have
+//! no key, or another one here than in the archive, is refused. A relationship is the same where it has the
+//! same type and ends and is the same of the parallel ones, by their order; so of several between two
+//! nodes, compare what a rule such as `skip` makes of them with what was meant. Ends of relationships
+//! may be live only.
+//!
+//! A live node gets the properties of the archive's and keeps its identity, its labels and every
+//! relationship that is not in the archive. A record that was changed since it was compared is
+//! refused, and nothing is changed. Live constraints and indexes stay; those of the archive are added where
+//! nothing live has their labels or types.
+//!
 //! Names that begin with `backup-kit:` belong to restores. `CALL db.propertyKeys()` goes on listing some
 //! afterwards, because a server never forgets a name; nothing has them. Nodes keep their internal number
 //! when they become live, and relationships are made at the switch. A node without a key has

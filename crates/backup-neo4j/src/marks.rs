@@ -22,6 +22,25 @@ pub(crate) const KEY: &str = "backup-kit:key";
 /// The number that the archive knows a node by which has no other key; goes when a restore ends.
 pub(crate) const NUMBER: &str = "backup-kit:number";
 
+/// What the live record of a key was when somebody asked for it: the digest of its properties, or
+/// nothing.
+pub(crate) const SEEN: &str = "backup-kit:seen";
+
+/// The number of the live node or relationship that a staged one is to become.
+pub(crate) const LIVE: &str = "backup-kit:live";
+
+/// What was done with it: [`SWAPPED`] or [`MADE`].
+pub(crate) const DONE: &str = "backup-kit:done";
+
+/// It holds what the live one held, which holds what was staged.
+pub(crate) const SWAPPED: &str = "swapped";
+
+/// The live one was made.
+pub(crate) const MADE: &str = "made";
+
+/// Never set: the server locks what it is removed from.
+pub(crate) const LOCK: &str = "backup-kit:lock";
+
 /// Where a node or a relationship belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum World {

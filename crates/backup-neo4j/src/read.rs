@@ -11,7 +11,7 @@ use crate::{
     client::{Client, Row, Rows, Statement},
     marks::{NUMBER, View, is_marked},
     names::{Kind, cypher},
-    records::{node_key, reference, relationship_key},
+    records::{node_key, reference, relationship_key, write_relationship},
     value::Value,
 };
 
@@ -193,9 +193,7 @@ impl Nodes {
         {
             id = archived;
         }
-        if let Value::Map(members) = &mut properties {
-            members.retain(|(name, _)| !is_marked(name));
-        }
+        unmark(&mut properties);
         let kind = &self.kinds[number];
         let key = node_key(&kind.key, id, |name| properties.member(name))?;
         let key = Key::from_json(&key)?;
@@ -261,7 +259,7 @@ struct Arrow {
 }
 
 /// How the ends of relationships are told.
-struct Ends {
+pub(crate) struct Ends {
     view: View,
     properties: Vec<String>,
     kinds: Vec<(String, Vec<String>)>,
@@ -306,26 +304,15 @@ impl Relationships {
         let world = view.world;
         let names: Vec<_> = types.iter().map(|name| cypher(&world.name(name))).collect();
         let types = if names.is_empty() { String::new() } else { format!(":{}", names.join("|")) };
-        let properties = view.keys.properties();
-        let end = |node: &str| {
-            let mut columns = vec![format!("id({node})"), format!("labels({node})")];
-            columns.extend(view.numbered.then(|| format!("{node}.{}", cypher(NUMBER))));
-            columns.extend(properties.iter().map(|name| format!("{node}.{}", cypher(name))));
-            format!("[{}]", columns.join(", "))
-        };
-        let ends = format!("{}, {}, type(r), properties(r)", end("a"), end("b"));
+        let told = Ends::new(view);
+        let ends = format!("{}, {}, type(r), properties(r)", told.columns("a"), told.columns("b"));
         let order = Order { types, ends };
         Ok(Self {
             rows: client.rows(&order.all()).await?,
             client: client.clone(),
             statement: order,
             batches: Batches::new(),
-            ends: Ends {
-                view: view.clone(),
-                properties,
-                kinds: Vec::new(),
-                by_labels: HashMap::new(),
-            },
+            ends: told,
             types: HashMap::new(),
             group: Vec::new(),
             group_bytes: 0,
@@ -454,15 +441,7 @@ impl Relationships {
             last = Some((arrow.kind, arrow.to));
             let key = relationship_key(from, &arrow.to_text, number)?;
             let full = self.batches.push(arrow.kind, &key, |json| {
-                json.begin_object()?;
-                json.name("from")?;
-                json.canonical_text(from);
-                json.name("properties")?;
-                json.canonical_text(&arrow.properties);
-                json.name("to")?;
-                json.canonical_text(&arrow.to_text);
-                json.end_object();
-                Ok(())
+                write_relationship(json, from, &arrow.properties, &arrow.to_text)
             })?;
             self.ready.extend(full.map(|(_, batch)| batch));
         }
@@ -472,6 +451,23 @@ impl Relationships {
 }
 
 impl Ends {
+    pub(crate) fn new(view: &View) -> Self {
+        Self {
+            view: view.clone(),
+            properties: view.keys.properties(),
+            kinds: Vec::new(),
+            by_labels: HashMap::new(),
+        }
+    }
+
+    /// What a statement returns of a node for [`tell`](Self::tell).
+    pub(crate) fn columns(&self, node: &str) -> String {
+        let mut columns = vec![format!("id({node})"), format!("labels({node})")];
+        columns.extend(self.view.numbered.then(|| format!("{node}.{}", cypher(NUMBER))));
+        columns.extend(self.properties.iter().map(|name| format!("{node}.{}", cypher(name))));
+        format!("[{}]", columns.join(", "))
+    }
+
     fn id(end: &Value) -> i64 {
         match end {
             Value::List(columns) => columns.first().and_then(Value::as_integer).unwrap_or(-1),
@@ -480,7 +476,7 @@ impl Ends {
     }
 
     /// The text that names a node: from its number, its labels and what may be part of its key.
-    fn tell(&mut self, end: Value) -> Result<String> {
+    pub(crate) fn tell(&mut self, end: Value) -> Result<String> {
         let Value::List(mut columns) = end else { return Ok(String::new()) };
         let mut values = columns.split_off(columns.len().min(2));
         let labels = columns.pop().map(Value::into_texts).unwrap_or_default();
@@ -506,6 +502,13 @@ impl Ends {
             properties.iter().position(|known| known == name).and_then(|at| values.get(at))
         })?;
         Ok(reference(collection, &key))
+    }
+}
+
+/// Leaves out what a restore has set.
+pub(crate) fn unmark(properties: &mut Value) {
+    if let Value::Map(members) = properties {
+        members.retain(|(name, _)| !is_marked(name));
     }
 }
 

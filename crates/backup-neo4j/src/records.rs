@@ -14,14 +14,14 @@ use crate::{names::Kind, options::Neo4jOptions, schema::Objects, value::Value};
 pub(crate) struct Keys {
     /// By label, those that the host chose before those of constraints.
     by_label: BTreeMap<String, Vec<(u8, Vec<String>)>>,
-    /// By all labels of a node, those that an archive chose; they alone count.
-    archived: Option<BTreeMap<Vec<String>, Vec<String>>>,
+    /// By all labels of a node, those that an archive chose; where there are, they alone count.
+    archived: BTreeMap<Vec<String>, Vec<String>>,
 }
 
 impl Keys {
     /// Those of an archive, by the labels of a collection.
     pub(crate) fn archived(by_labels: BTreeMap<Vec<String>, Vec<String>>) -> Self {
-        Self { by_label: BTreeMap::new(), archived: Some(by_labels) }
+        Self { by_label: BTreeMap::new(), archived: by_labels }
     }
 
     pub(crate) fn new(objects: &Objects, options: &Neo4jOptions) -> Self {
@@ -36,13 +36,13 @@ impl Keys {
                 by_label.entry(label.clone()).or_default().push(key);
             }
         }
-        Self { by_label, archived: None }
+        Self { by_label, archived: BTreeMap::new() }
     }
 
     /// The properties that name the nodes with these labels; empty where there are none.
     pub(crate) fn of(&self, labels: &[String]) -> Vec<String> {
-        if let Some(archived) = &self.archived {
-            return archived.get(labels).cloned().unwrap_or_default();
+        if let Some(archived) = self.archived.get(labels) {
+            return archived.clone();
         }
         let known = labels.iter().filter_map(|label| Some((label, self.by_label.get(label)?)));
         let all = known.flat_map(|(label, keys)| {
@@ -54,8 +54,7 @@ impl Keys {
     /// Every property that is part of some key, in order.
     pub(crate) fn properties(&self) -> Vec<String> {
         let chosen = self.by_label.values().flatten().map(|(_, key)| key);
-        let archived = self.archived.iter().flat_map(BTreeMap::values);
-        let mut all: Vec<_> = chosen.chain(archived).flatten().cloned().collect();
+        let mut all: Vec<_> = chosen.chain(self.archived.values()).flatten().cloned().collect();
         all.sort_unstable();
         all.dedup();
         all
@@ -104,6 +103,47 @@ pub(crate) fn reference(collection: &str, key: &str) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
+/// The values of the properties that make up a node's key, from its text; none where it is one of
+/// other properties, or of none.
+pub(crate) fn key_values(properties: &[String], text: &str) -> Option<Vec<Value>> {
+    if archived_number(text).is_some() {
+        return None;
+    }
+    let json: serde_json::Value = serde_json::from_str(text).ok()?;
+    match (properties, &json) {
+        ([], _) => None,
+        ([_], one) => Some(vec![Value::from_json(one).ok()?]),
+        (several, serde_json::Value::Array(parts)) if parts.len() == several.len() => {
+            parts.iter().map(|part| Value::from_json(part).ok()).collect()
+        }
+        _ => None,
+    }
+}
+
+/// The number in the key of a node that has no other.
+pub(crate) fn archived_number(key: &str) -> Option<i64> {
+    let text = key.strip_prefix(r#"{"$type":"Node","_value":""#)?.strip_suffix(r#""}"#)?;
+    text.parse().ok()
+}
+
+/// The value of a relationship's record; all three as canonical text.
+pub(crate) fn write_relationship(
+    json: &mut Writer<'_>,
+    from: &str,
+    properties: &str,
+    to: &str,
+) -> Result<()> {
+    json.begin_object()?;
+    json.name("from")?;
+    json.canonical_text(from);
+    json.name("properties")?;
+    json.canonical_text(properties);
+    json.name("to")?;
+    json.canonical_text(to);
+    json.end_object();
+    Ok(())
+}
+
 /// A relationship's key.
 pub(crate) fn relationship_key(from: &str, to: &str, number: u64) -> Result<Key> {
     Key::from_json(&format!("[{from},{to},{number}]"))
@@ -119,6 +159,11 @@ pub(crate) struct End {
 }
 
 impl End {
+    /// What [`reference`] writes.
+    pub(crate) fn reference(&self) -> String {
+        reference(&self.collection.name(), &self.key)
+    }
+
     /// Reads what [`reference`] wrote.
     pub(crate) fn from_json(json: &serde_json::Value) -> Result<Self> {
         let odd = || {
@@ -146,7 +191,7 @@ mod tests {
             let properties = properties.iter().map(|p| (*p).to_owned()).collect();
             by_label.entry((*label).to_owned()).or_default().push((*rank, properties));
         }
-        Keys { by_label, archived: None }
+        Keys { by_label, archived: BTreeMap::new() }
     }
 
     #[test]

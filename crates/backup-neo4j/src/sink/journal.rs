@@ -10,7 +10,7 @@ use backup_core::{Error, ErrorKind, Result};
 
 use crate::{
     client::{Client, Row, Statement},
-    marks::RESTORE,
+    marks::{LOCK, RESTORE},
     names::cypher,
     schema::{Document, Objects},
     value::Value,
@@ -91,6 +91,8 @@ pub(crate) struct Entry {
     before: Option<String>,
     /// Whether some nodes have a number of the archive.
     pub(crate) numbered: bool,
+    /// Whether it adds to what is live.
+    pub(crate) merge: bool,
 }
 
 /// More that is noted with a state.
@@ -109,6 +111,7 @@ impl Entry {
             documents: text("documents")?,
             before: text("before")?,
             numbered: row.get("numbered")? == &Value::Bool(true),
+            merge: row.get("merge")? == &Value::Bool(true),
         })
     }
 
@@ -127,7 +130,7 @@ impl Entry {
 pub(crate) async fn marks(client: &Client) -> Result<Vec<Entry>> {
     let all = format!(
         "MATCH (m:{}) RETURN m.id AS id, m.state AS state, m.documents AS documents, \
-         m.before AS before, m.numbered AS numbered ORDER BY id",
+         m.before AS before, m.numbered AS numbered, m.merge AS merge ORDER BY id",
         cypher(RESTORE)
     );
     client.ask(&Statement::new(all)).await?.iter().map(Entry::of).collect()
@@ -151,13 +154,17 @@ impl Journal {
     ///
     /// # Errors
     /// [`Busy`](ErrorKind::Busy): another restore has left one.
-    pub(crate) async fn claim(&self) -> Result<()> {
+    pub(crate) async fn claim(&self, merge: bool) -> Result<()> {
         let made = format!(
-            "MERGE (m:{} {{id: $restore}}) ON CREATE SET m.state = $state, m.turn = 0",
-            cypher(RESTORE)
+            "MERGE (m:{} {{id: $restore}}) \
+             ON CREATE SET m.state = $state, m.turn = 0, m.merge = $merge, m.{} = 0",
+            cypher(RESTORE),
+            // Removing a property locks only where the server knows its name.
+            cypher(LOCK)
         );
         let made = Statement::new(made)
             .with("restore", self.id.as_str())
+            .with("merge", merge)
             .with("state", State::Staging.as_str());
         self.client.ask(&made).await?;
         // Of two that come at once both may give way, but never both stay.

@@ -1,6 +1,7 @@
 //! Restoring: planning, finding a restore again.
 
 mod journal;
+mod merge;
 mod plan;
 mod readback;
 mod rules;
@@ -11,7 +12,8 @@ mod switch;
 mod token;
 
 use backup_core::{
-    Cancel, Prepared, Reattached, Result, Sink, SinkSession, StagePlan, StageToken, async_trait,
+    Cancel, Prepared, Reattached, Result, Sink, SinkSession, StagePlan, StageToken, WriteMode,
+    async_trait,
 };
 
 use crate::options::Neo4jStore;
@@ -62,10 +64,11 @@ impl Sink for Neo4jStore {
 }
 
 impl Neo4jStore {
-    fn session(&self, token: &StageToken, cancel: Cancel) -> Result<Session> {
-        let token: Token = token.read(self)?;
+    fn session(&self, stage: &StageToken, cancel: Cancel) -> Result<Session> {
+        let token: Token = stage.read(self)?;
         token.check()?;
-        Ok(Session::new(&self.client, token, cancel))
+        let merge = stage.mode == WriteMode::Merge;
+        Ok(Session::new(self, token, merge, cancel))
     }
 
     /// Ends every restore of this database whose journal is lost: where it had not come to its end,
@@ -81,7 +84,7 @@ impl Neo4jStore {
         let mut ended = Vec::new();
         for entry in found {
             let token = Token { id: entry.id.clone(), way: token::Way::Batches };
-            let session = Session::new(&self.client, token, Cancel::new());
+            let session = Session::new(self, token, entry.merge, Cancel::new());
             match entry.state {
                 State::Committed | State::Finishing | State::Undone => session.finish().await?,
                 _ => {

@@ -1,6 +1,6 @@
 //! What can be known before a restore touches anything.
 
-use backup_core::{Error, ErrorKind, Result, StagePlan, Switch};
+use backup_core::{Error, ErrorKind, Result, StagePlan, Switch, WriteMode};
 
 use crate::{
     client::{Client, Statement},
@@ -18,6 +18,9 @@ use crate::{
 /// relationship: measured, see docs/decisions/0082-neo4j-switch.md.
 const NODE: u64 = 1200;
 const RELATIONSHIP: u64 = 5000;
+
+/// The same to merge one.
+const MERGED: u64 = 3500;
 
 /// What a transaction may need of the server's memory where the server does not say.
 const UNKNOWN: u64 = 64 << 20;
@@ -62,19 +65,29 @@ pub(super) async fn look(
     if let Some(other) = marks(client).await?.into_iter().find(|mark| mark.id != plan.restore_id) {
         return Err(busy(&other.id));
     }
-    let live = (count(client, "(n)").await?, count(client, "()-[n]->()").await?);
-    let needs = (live.0 + staged.0)
-        .saturating_mul(NODE)
-        .saturating_add((live.1 + staged.1).saturating_mul(RELATIONSHIP))
-        .saturating_add(plan.bytes);
+    let mut notes = Vec::new();
+    let needs = if plan.mode == WriteMode::Merge {
+        notes.push(
+            "records are added one by one, and what they replace is kept until the restore has ended"
+                .to_owned(),
+        );
+        // Properties come, and go into what was staged.
+        (staged.0 + staged.1).saturating_mul(MERGED).saturating_add(plan.bytes.saturating_mul(2))
+    } else {
+        let live = (count(client, "(n)").await?, count(client, "()-[n]->()").await?);
+        notes.push(format!(
+            "{} nodes and {} relationships are replaced, and kept hidden until the restore has ended",
+            live.0, live.1
+        ));
+        (live.0 + staged.0)
+            .saturating_mul(NODE)
+            .saturating_add((live.1 + staged.1).saturating_mul(RELATIONSHIP))
+            .saturating_add(plan.bytes)
+    };
     let limit = match options.transaction {
         Some(bytes) => bytes,
         None => memory(client).await.map_or(UNKNOWN, |bytes| bytes / 2),
     };
-    let mut notes = vec![format!(
-        "{} nodes and {} relationships are replaced, and kept hidden until the restore has ended",
-        live.0, live.1
-    )];
     let (way, switch) = if needs <= limit {
         (Way::Once, Switch::AtomicCopy)
     } else {
@@ -137,7 +150,14 @@ mod tests {
     use neo4j_testserver::shared;
 
     use super::*;
-    use crate::{marks::World, options::Neo4jStore, sink::switch};
+    use crate::{
+        marks::World,
+        options::Neo4jStore,
+        sink::{
+            merge::{Identity, Step, Work},
+            switch,
+        },
+    };
 
     // The figures of docs/decisions/0082-neo4j-switch.md, which a newer server might change.
     #[test]
@@ -155,16 +175,53 @@ mod tests {
                 for one in &moves {
                     transaction.run(&one.whole()).await.unwrap();
                 }
-                let asked = "SHOW TRANSACTIONS YIELD estimatedUsedHeapMemory AS bytes \
-                             RETURN max(bytes) AS bytes";
-                let rows = client.ask(&Statement::new(asked)).await.unwrap();
-                let needed = u64::try_from(rows[0].integer("bytes").unwrap()).unwrap();
+                let needed = used(&client).await;
                 let counted = 20_000 * NODE + 10_000 * RELATIONSHIP;
                 assert!(needed > counted / 4, "{needed} of {counted}");
                 assert!(needed < counted, "{needed} of {counted}");
                 transaction.commit().await.unwrap();
             }
         });
+    }
+
+    // Half of the records are live already. As above, of a merge.
+    #[test]
+    fn a_merge_needs_no_more_than_the_plan_counts() {
+        let Some(server) = shared() else { return };
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        runtime.expect("a runtime").block_on(async {
+            let options = Neo4jStore::options(&server.bolt_url());
+            let client = Client::new(&options).unwrap();
+            for made in [
+                "CREATE CONSTRAINT FOR (n:A) REQUIRE n.i IS UNIQUE",
+                "UNWIND range(1, 5000) AS i CREATE (:A {i: i})-[:R {i: i, t: 'other text'}]->(:A {i: -i})",
+                "UNWIND range(1, 10000) AS i \
+                 CREATE (:`backup-kit:staged`:`backup-kit:staged:A` {i: i, t: 'some text', u: 1.5})\
+                 -[:`backup-kit:staged:R` {i: i, t: 'some text', u: 1.5, `backup-kit:number`: 0}]->\
+                 (:`backup-kit:staged`:`backup-kit:staged:A` {i: -i, t: 'some text', u: 1.5})",
+            ] {
+                client.ask(&Statement::new(made)).await.unwrap();
+            }
+            let identity = Identity::live(&client, &options).await.unwrap();
+            let kinds = ["A", "[R]"].map(|name| Kind::parse(name).unwrap());
+            let steps = [Step::Match, Step::Apply];
+            let work = Work::of(&client, &identity, &kinds, &steps).await.unwrap();
+            let mut transaction = client.begin().await.unwrap();
+            work.whole(&mut transaction).await.unwrap();
+            let needed = used(&client).await;
+            let counted = 30_000 * MERGED;
+            assert!(needed > counted / 4, "{needed} of {counted}");
+            assert!(needed < counted, "{needed} of {counted}");
+            transaction.rollback().await.unwrap();
+        });
+    }
+
+    /// Bytes of memory that the server counts for its transactions.
+    async fn used(client: &Client) -> u64 {
+        let asked = "SHOW TRANSACTIONS YIELD estimatedUsedHeapMemory AS bytes \
+                     RETURN max(bytes) AS bytes";
+        let rows = client.ask(&Statement::new(asked)).await.unwrap();
+        u64::try_from(rows[0].integer("bytes").unwrap()).unwrap()
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 
 use backup_core::{
     Cancel, Content, Error, ErrorKind, Part, Result, Schema, SinkSession, async_trait,
-    record::RecordBatch,
+    record::{Key, RecordBatch},
 };
 use tokio::sync::Mutex as AsyncMutex;
 
@@ -15,12 +15,15 @@ use crate::{
     client::Client,
     marks::World,
     names::Kind,
+    options::{Neo4jOptions, Neo4jStore},
     schema::{Document, Objects},
     sink::{
         journal::{Entry, Journal, Note, State},
+        merge::{self, Identity, Merging, Step, Work},
         readback, rules,
         stage::{self, Rows, Stager},
-        sweep, switch,
+        sweep,
+        switch::{self, Change},
         token::{Token, Way},
     },
 };
@@ -28,7 +31,10 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct Session {
     client: Client,
+    options: Arc<Neo4jOptions>,
     way: Way,
+    /// Where it adds to what is live.
+    merging: Option<Arc<AsyncMutex<Merging>>>,
     journal: Journal,
     cancel: Cancel,
     /// Collections that were announced in this process.
@@ -45,15 +51,52 @@ struct Announced {
     numbered: bool,
 }
 
+/// What is done between states.
+#[derive(Debug, Clone, Copy)]
+enum Phase {
+    /// What was live gives way; a merge looks at it only.
+    Clear,
+    /// What was staged becomes live.
+    Show,
+    /// The way back: it does not any more.
+    Hide,
+    /// What was live is so again.
+    Return,
+}
+
+impl Phase {
+    fn worlds(self) -> (World, World) {
+        match self {
+            Self::Clear => (World::Live, World::Old),
+            Self::Show => (World::Staged, World::Live),
+            Self::Hide => (World::Live, World::Staged),
+            Self::Return => (World::Old, World::Live),
+        }
+    }
+
+    /// The same of a merge, whose way back has one.
+    fn step(self) -> Option<Step> {
+        match self {
+            Self::Clear => Some(Step::Match),
+            Self::Show => Some(Step::Apply),
+            Self::Hide => Some(Step::Revert),
+            Self::Return => None,
+        }
+    }
+}
+
 impl Session {
-    pub(super) fn new(client: &Client, token: Token, cancel: Cancel) -> Self {
+    pub(super) fn new(store: &Neo4jStore, token: Token, merge: bool, cancel: Cancel) -> Self {
+        let stager = if merge { Stager::for_merge() } else { Stager::default() };
         Self {
-            client: client.clone(),
+            client: store.client.clone(),
+            options: Arc::clone(&store.options),
             way: token.way,
-            journal: Journal::new(client, &token.id),
+            merging: merge.then(Arc::default),
+            journal: Journal::new(&store.client, &token.id),
             cancel,
             announced: Arc::default(),
-            stager: Arc::default(),
+            stager: Arc::new(AsyncMutex::new(stager)),
         }
     }
 
@@ -83,7 +126,7 @@ impl Session {
     pub(super) async fn begin(&self) -> Result<()> {
         self.on_runtime(|this| async move {
             match this.journal.state().await? {
-                None => this.journal.claim().await?,
+                None => this.journal.claim(this.merging.is_some()).await?,
                 Some(from @ (State::Staging | State::Sealed | State::Sweeping)) => {
                     this.sweep_staged(from).await?;
                     this.journal.advance(State::Sweeping, State::Staging, Note::Nothing).await?;
@@ -106,13 +149,20 @@ impl Session {
         self.announced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn announce(&self, schema: &Schema) -> Result<()> {
-        let name = &schema.collection;
-        let kind = Kind::parse(name)?;
-        let document = Document::from_json(name, &schema.document)?;
-        document.check(name, &kind)?;
-        self.announced().documents.insert(name.clone(), document);
-        Ok(())
+    async fn announce(&self, schema: Schema) -> Result<()> {
+        let name = schema.collection;
+        let kind = Kind::parse(&name)?;
+        let mut document = Document::from_json(&name, &schema.document)?;
+        document.check(&name, &kind)?;
+        self.on_runtime(|this| async move {
+            if let Some(merging) = &this.merging {
+                let mut merging = merging.lock().await;
+                merging.announce(&this.client, &this.options, &name, &mut document).await?;
+            }
+            this.announced().documents.insert(name, document);
+            Ok(())
+        })
+        .await
     }
 
     async fn records(&self, batch: RecordBatch) -> Result<()> {
@@ -125,12 +175,17 @@ impl Session {
         }
         self.on_runtime(|this| async move {
             // While one batch is on its way, the next is made ready.
-            let rows = Rows::of(&kind, &batch)?;
+            let rows = match &this.merging {
+                None => Rows::of(&kind, &batch)?,
+                Some(merging) => {
+                    merging.lock().await.rows(&this.client, &this.options, &kind, &batch).await?
+                }
+            };
             if rows.numbered {
                 this.announced().numbered = true;
             }
             let mut stager = this.stager.lock().await;
-            let written = stager.write(&this.client, &this.journal, &kind, rows).await;
+            let written = stager.write(&this.client, &this.journal, rows).await;
             written.map_err(|e| e.on(batch.collection()))
         })
         .await
@@ -152,20 +207,71 @@ impl Session {
             }
             (announced.documents.clone(), announced.numbered)
         };
-        stage::complete(&self.client).await?;
-        let live = Objects::read(&self.client).await?;
-        rules::try_all(&self.client, &rules::wanted(&documents, &live), &self.cancel).await?;
+        let wanted = match &self.merging {
+            None => {
+                stage::complete(&self.client).await?;
+                rules::wanted(&documents, &Objects::read(&self.client).await?)
+            }
+            Some(merging) => {
+                let identity = merging.lock().await.identity(&self.client, &self.options).await?;
+                merge::complete(&self.client, &identity).await?;
+                merge::wanted(&documents, Objects::default())?
+            }
+        };
+        rules::try_all(&self.client, &wanted, &self.cancel).await?;
         let note = Note::Staged { documents: &documents, numbered };
         self.journal.advance(State::Staging, State::Sealed, note).await?;
         self.entry("verify").await
     }
 
     async fn tally(&self, entry: &Entry) -> Result<Content> {
-        let world = match entry.state {
-            State::Settling | State::Committed | State::Finishing => World::Live,
-            _ => World::Staged,
+        let live = matches!(entry.state, State::Settling | State::Committed | State::Finishing);
+        let documents = entry.documents()?;
+        if self.merging.is_some() {
+            let identity = self.identity(entry).await?;
+            return merge::tally(&self.client, &identity, &documents, live, &self.cancel).await;
+        }
+        let world = if live { World::Live } else { World::Staged };
+        readback::tally(&self.client, world, &documents, &self.cancel).await
+    }
+
+    /// By what the nodes of a merge are found.
+    async fn identity(&self, entry: &Entry) -> Result<Identity> {
+        let live = match entry.before() {
+            Ok(before) => before,
+            Err(_) => Objects::read(&self.client).await?,
         };
-        readback::tally(&self.client, world, &entry.documents()?, &self.cancel).await
+        Ok(Identity::noted(merge::wanted(&entry.documents()?, live)?, &self.options))
+    }
+
+    /// Does phases of the switch or of its way back, and goes to the next state; in one transaction
+    /// or in batches.
+    async fn change(&self, (from, to): (State, State), phases: &[Phase]) -> Result<()> {
+        let (client, journal) = (&self.client, &self.journal);
+        let identity;
+        let change = match self.merging {
+            None => {
+                let mut moves = Vec::new();
+                for (from, to) in phases.iter().map(|phase| phase.worlds()) {
+                    moves.extend(switch::moves(client, from, to).await?);
+                }
+                Change::Moves(moves)
+            }
+            Some(_) => {
+                let entry = self.entry("commit").await?;
+                identity = self.identity(&entry).await?;
+                let kinds = entry.documents()?;
+                let kinds =
+                    kinds.keys().map(|name| Kind::parse(name)).collect::<Result<Vec<_>>>()?;
+                let steps: Vec<_> = phases.iter().filter_map(|phase| phase.step()).collect();
+                Change::Merge(Work::of(client, &identity, &kinds, &steps).await?)
+            }
+        };
+        if self.way == Way::Once {
+            return switch::at_once(client, journal, (from, to), &change).await;
+        }
+        change.in_batches(client, journal, from, &self.cancel).await?;
+        journal.advance(from, to, Note::Nothing).await
     }
 
     async fn switch(&self) -> Result<()> {
@@ -201,23 +307,20 @@ impl Session {
                     state = State::Clearing;
                     continue;
                 }
-                State::Clearing => {
-                    rules::only(client, &self.wanted().await?).await?;
-                    let mut moves = switch::moves(client, World::Live, World::Old).await?;
-                    if self.way == Way::Once {
-                        moves.extend(switch::moves(client, World::Staged, World::Live).await?);
-                        let states = (state, State::Settling);
-                        switch::at_once(client, journal, states, &moves).await?;
-                        state = State::Settling;
-                        continue;
+                State::Clearing | State::Switching => {
+                    if state == State::Clearing && self.merging.is_none() {
+                        rules::only(client, &self.wanted().await?).await?;
                     }
-                    switch::in_batches(client, journal, state, &moves, cancel).await?;
-                    State::Switching
-                }
-                State::Switching => {
-                    let moves = switch::moves(client, World::Staged, World::Live).await?;
-                    switch::in_batches(client, journal, state, &moves, cancel).await?;
-                    State::Settling
+                    let (phases, next) = match (state, self.way) {
+                        (State::Clearing, Way::Once) => {
+                            (&[Phase::Clear, Phase::Show][..], State::Settling)
+                        }
+                        (State::Clearing, Way::Batches) => (&[Phase::Clear][..], State::Switching),
+                        _ => (&[Phase::Show][..], State::Settling),
+                    };
+                    self.change((state, next), phases).await?;
+                    state = next;
+                    continue;
                 }
                 State::Settling => {
                     rules::make(client, &self.wanted().await?, cancel).await?;
@@ -234,12 +337,16 @@ impl Session {
     /// Constraints and indexes of the archive.
     async fn wanted(&self) -> Result<Objects> {
         let entry = self.entry("commit").await?;
-        Ok(rules::wanted(&entry.documents()?, &entry.before()?))
+        let (documents, before) = (entry.documents()?, entry.before()?);
+        match self.merging {
+            None => Ok(rules::wanted(&documents, &before)),
+            Some(_) => merge::wanted(&documents, before),
+        }
     }
 
     /// What was live before is live again afterwards, and the restore in the state `goal`.
     async fn back(&self, goal: State) -> Result<()> {
-        let (client, journal, cancel) = (&self.client, &self.journal, &self.cancel);
+        let (client, cancel) = (&self.client, &self.cancel);
         let mut entry = self.entry("undo").await?;
         loop {
             let state = entry.state;
@@ -249,31 +356,25 @@ impl Session {
                 // Nothing that was staged is live yet.
                 State::Clearing => State::Returning,
                 State::Switching | State::Settling | State::Committed => State::Hiding,
-                State::Hiding => {
+                State::Hiding | State::Returning => {
                     rules::only(client, &entry.before()?).await?;
-                    let mut moves = switch::moves(client, World::Live, World::Staged).await?;
-                    if self.way == Way::Once {
-                        moves.extend(switch::moves(client, World::Old, World::Live).await?);
-                        let states = (state, State::Mending);
-                        switch::at_once(client, journal, states, &moves).await?;
-                        entry.state = State::Mending;
-                        continue;
-                    }
-                    switch::in_batches(client, journal, state, &moves, cancel).await?;
-                    State::Returning
-                }
-                State::Returning => {
-                    rules::only(client, &entry.before()?).await?;
-                    let moves = switch::moves(client, World::Old, World::Live).await?;
-                    switch::in_batches(client, journal, state, &moves, cancel).await?;
-                    State::Mending
+                    let (phases, next) = match (state, self.way) {
+                        (State::Hiding, Way::Once) => {
+                            (&[Phase::Hide, Phase::Return][..], State::Mending)
+                        }
+                        (State::Hiding, Way::Batches) => (&[Phase::Hide][..], State::Returning),
+                        _ => (&[Phase::Return][..], State::Mending),
+                    };
+                    self.change((state, next), phases).await?;
+                    entry.state = next;
+                    continue;
                 }
                 State::Mending => {
                     rules::make(client, &entry.before()?, cancel).await?;
                     goal
                 }
             };
-            journal.advance(state, next, Note::Nothing).await?;
+            self.journal.advance(state, next, Note::Nothing).await?;
             entry.state = next;
         }
     }
@@ -293,7 +394,8 @@ impl Session {
             State::Committed | State::Finishing => {
                 let state = State::Finishing;
                 self.journal.advance(State::Committed, state, Note::Nothing).await?;
-                sweep::world(&self.client, &self.journal, state, World::Old).await?;
+                let world = if entry.merge { World::Staged } else { World::Old };
+                sweep::world(&self.client, &self.journal, state, world).await?;
                 if entry.numbered {
                     sweep::numbers(&self.client, &self.journal, state).await?;
                 }
@@ -331,10 +433,24 @@ fn gone() -> Error {
 
 #[async_trait]
 impl SinkSession for Session {
+    async fn existing(&self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
+        self.cancel.check()?;
+        let Some(merging) = self.merging.clone() else {
+            let what = "a restore that replaces asks for nothing";
+            return Err(Error::new(ErrorKind::Unsupported, what).on(collection));
+        };
+        let (collection, keys) = (collection.to_owned(), keys.to_vec());
+        self.on_runtime(|this| async move {
+            let mut merging = merging.lock().await;
+            merging.existing(&this.client, &this.options, &collection, &keys).await
+        })
+        .await
+    }
+
     async fn write(&self, part: Part) -> Result<()> {
         self.cancel.check()?;
         match part {
-            Part::Schema(schema) => self.announce(&schema),
+            Part::Schema(schema) => self.announce(schema).await,
             Part::Records(batch) => self.records(batch).await,
             Part::End(_) | Part::Notice(_) => Ok(()),
             other => Err(other.refused_by("a Neo4j server")),

@@ -11,7 +11,10 @@ use crate::{
     client::{Client, Statement, Transaction},
     marks::{KEY, World},
     names::cypher,
-    sink::journal::{Journal, Note, State, overtaken},
+    sink::{
+        journal::{Journal, Note, State, overtaken},
+        merge::Work,
+    },
 };
 
 /// Nodes or relationships of one batch.
@@ -98,20 +101,6 @@ fn relationship(name: &str, from: World, to: World) -> Move {
     }
 }
 
-/// Moves in batches, each a transaction of its own that may run again.
-pub(crate) async fn in_batches(
-    client: &Client,
-    journal: &Journal,
-    state: State,
-    moves: &[Move],
-    cancel: &Cancel,
-) -> Result<()> {
-    for one in moves {
-        rounds(client, journal, state, &one.find, &one.change, cancel).await?;
-    }
-    Ok(())
-}
-
 /// Does something with all that is found, which then is found no more. Of `n`, and of `a` and `b`
 /// where `n` is a relationship.
 pub(crate) async fn rounds(
@@ -141,18 +130,59 @@ pub(crate) async fn rounds(
     }
 }
 
-/// Moves all in one transaction, with the step of the journal that tells of it.
+/// What is done between two states of a restore.
+pub(crate) enum Change<'a> {
+    /// One world takes the place of another.
+    Moves(Vec<Move>),
+    /// Records are merged, or taken back.
+    Merge(Work<'a>),
+}
+
+impl Change<'_> {
+    /// In batches, each a transaction of its own that may run again.
+    pub(crate) async fn in_batches(
+        &self,
+        client: &Client,
+        journal: &Journal,
+        state: State,
+        cancel: &Cancel,
+    ) -> Result<()> {
+        match self {
+            Self::Moves(moves) => {
+                for one in moves {
+                    rounds(client, journal, state, &one.find, &one.change, cancel).await?;
+                }
+                Ok(())
+            }
+            Self::Merge(work) => work.in_batches(client, journal, state, cancel).await,
+        }
+    }
+
+    async fn whole(&self, transaction: &mut Transaction) -> Result<()> {
+        match self {
+            Self::Moves(moves) => {
+                for one in moves {
+                    transaction.run(&one.whole()).await?;
+                }
+                Ok(())
+            }
+            Self::Merge(work) => work.whole(transaction).await,
+        }
+    }
+}
+
+/// Does all in one transaction, with the step of the journal that tells of it.
 pub(crate) async fn at_once(
     client: &Client,
     journal: &Journal,
     (from, to): (State, State),
-    moves: &[Move],
+    change: &Change<'_>,
 ) -> Result<()> {
     let step = journal.step(from, to, &Note::Nothing)?;
     let moved = client
         .again_if_refused(|| async {
             let mut transaction = client.begin().await?;
-            match move_all(&mut transaction, journal, from, moves, &step).await {
+            match do_all(&mut transaction, journal, from, change, &step).await {
                 Ok(()) => transaction.commit().await.map(drop),
                 Err(error) => {
                     let _ = transaction.rollback().await;
@@ -171,19 +201,17 @@ pub(crate) async fn at_once(
     }
 }
 
-async fn move_all(
+async fn do_all(
     transaction: &mut Transaction,
     journal: &Journal,
     from: State,
-    moves: &[Move],
+    change: &Change<'_>,
     step: &Statement,
 ) -> Result<()> {
     if transaction.ask(&journal.guarded(from, "RETURN 1 AS done")).await?.is_empty() {
         return Err(overtaken());
     }
-    for one in moves {
-        transaction.run(&one.whole()).await?;
-    }
+    change.whole(transaction).await?;
     match transaction.ask(step).await?.is_empty() {
         false => Ok(()),
         true => Err(overtaken()),

@@ -101,7 +101,16 @@ impl Archive {
         store: &Neo4jStore,
         id: &str,
     ) -> Result<(StageToken, Box<dyn SinkSession>)> {
-        let (token, session) = self.begin(store, id, WriteMode::Replace).await?;
+        self.stage_to(store, id, WriteMode::Replace).await
+    }
+
+    pub(crate) async fn stage_to(
+        &self,
+        store: &Neo4jStore,
+        id: &str,
+        mode: WriteMode,
+    ) -> Result<(StageToken, Box<dyn SinkSession>)> {
+        let (token, session) = self.begin(store, id, mode).await?;
         self.write(&*session).await?;
         assert_eq!(session.verify(&self.content()).await?, self.content());
         Ok((token, session))

@@ -54,6 +54,24 @@ fn new() -> Archive {
         )
 }
 
+/// What is merged into the old graph: a node that is there, a new one, a relationship that is there
+/// and ends at a node that is live only, and a new one.
+fn added() -> Archive {
+    let schema = json!({"labels": ["Person"], "key": ["id"], "constraints": [], "indexes": []});
+    let link = |from: i64, to: &Value| {
+        let from = json!(["Person", from]);
+        (json!([from, to, 0]), json!({"from": from, "properties": {"since": 2}, "to": to}))
+    };
+    let links = [link(1, &json!(["Old:Person", 2])), link(3, &json!(["Person", 1]))];
+    Archive::default()
+        .with(
+            "Person",
+            schema,
+            &[(json!(1), json!({"id": 1, "name": "new"})), (json!(3), json!({"id": 3}))],
+        )
+        .with("[KNOWS]", json!({"type": "KNOWS", "constraints": [], "indexes": []}), &links)
+}
+
 async fn open(url: &str, memory: u64) -> Result<Neo4jStore> {
     Neo4jStore::options(url).patience(Duration::ZERO).transaction_memory(memory).connect().await
 }
@@ -99,7 +117,6 @@ async fn recover(store: &Neo4jStore, token: &StageToken, forward: bool) -> Resul
 struct Scene {
     server: Lease,
     before: Vec<String>,
-    archive: Archive,
     rt: Runtime,
     proxy: Proxy,
     /// Not through the proxy.
@@ -113,12 +130,12 @@ fn scene(memory: u64) -> Option<Scene> {
     let rt = runtime();
     let proxy = Proxy::before(server.bolt_address());
     let direct = rt.block_on(open(&server.bolt_url(), memory)).unwrap();
-    Some(Scene { server, before, archive: new(), rt, proxy, direct })
+    Some(Scene { server, before, rt, proxy, direct })
 }
 
-fn cut_everywhere(memory: u64) {
-    let Some(Scene { server, before, archive, rt, proxy, direct }) = scene(memory) else { return };
-    let staged = || rt.block_on(archive.stage(&direct, "cut")).unwrap().0;
+fn cut_everywhere(memory: u64, archive: &Archive, mode: WriteMode) {
+    let Some(Scene { server, before, rt, proxy, direct }) = scene(memory) else { return };
+    let staged = || rt.block_on(archive.stage_to(&direct, "cut", mode)).unwrap().0;
     // What it is when nothing goes wrong.
     let token = staged();
     proxy.cut_after(i64::MAX, false);
@@ -152,17 +169,28 @@ fn cut_everywhere(memory: u64) {
 
 #[test]
 fn a_switch_at_once_that_is_cut_is_old_or_new() {
-    cut_everywhere(u64::MAX);
+    cut_everywhere(u64::MAX, &new(), WriteMode::Replace);
 }
 
 #[test]
 fn a_switch_in_batches_that_is_cut_is_old_or_new() {
-    cut_everywhere(0);
+    cut_everywhere(0, &new(), WriteMode::Replace);
+}
+
+#[test]
+fn a_merge_at_once_that_is_cut_is_old_or_new() {
+    cut_everywhere(u64::MAX, &added(), WriteMode::Merge);
+}
+
+#[test]
+fn a_merge_in_batches_that_is_cut_is_old_or_new() {
+    cut_everywhere(0, &added(), WriteMode::Merge);
 }
 
 #[test]
 fn staging_that_is_cut_leaves_what_was_there() {
-    let Some(Scene { server, before, archive, rt, proxy, direct }) = scene(0) else { return };
+    let Some(Scene { server, before, rt, proxy, direct }) = scene(0) else { return };
+    let archive = new();
     let mut requests = 0;
     loop {
         requests += 3;

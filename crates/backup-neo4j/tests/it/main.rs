@@ -6,6 +6,7 @@ mod crash;
 mod dump;
 mod faults;
 mod kit;
+mod merge;
 mod proxy;
 mod restore;
 mod selection;
