@@ -1,5 +1,6 @@
 //! Restoring: planning, finding a restore again.
 
+mod course;
 mod journal;
 mod merge;
 mod plan;

@@ -19,24 +19,23 @@ use crate::{
     schema::{Document, Objects},
     sink::{
         journal::{Entry, Journal, Note, State},
-        merge::{self, Identity, Merging, Step, Work},
+        merge::{self, Merging},
         readback, rules,
         stage::{self, Rows, Stager},
         sweep,
-        switch::{self, Change},
         token::{Token, Way},
     },
 };
 
 #[derive(Clone)]
 pub(super) struct Session {
-    client: Client,
-    options: Arc<Neo4jOptions>,
-    way: Way,
+    pub(super) client: Client,
+    pub(super) options: Arc<Neo4jOptions>,
+    pub(super) way: Way,
     /// Where it adds to what is live.
-    merging: Option<Arc<AsyncMutex<Merging>>>,
-    journal: Journal,
-    cancel: Cancel,
+    pub(super) merging: Option<Arc<AsyncMutex<Merging>>>,
+    pub(super) journal: Journal,
+    pub(super) cancel: Cancel,
     /// Collections that were announced in this process.
     announced: Arc<Mutex<Announced>>,
     /// One batch after the other.
@@ -49,40 +48,6 @@ struct Announced {
     begun: bool,
     documents: BTreeMap<String, Document>,
     numbered: bool,
-}
-
-/// What is done between states.
-#[derive(Debug, Clone, Copy)]
-enum Phase {
-    /// What was live gives way; a merge looks at it only.
-    Clear,
-    /// What was staged becomes live.
-    Show,
-    /// The way back: it does not any more.
-    Hide,
-    /// What was live is so again.
-    Return,
-}
-
-impl Phase {
-    fn worlds(self) -> (World, World) {
-        match self {
-            Self::Clear => (World::Live, World::Old),
-            Self::Show => (World::Staged, World::Live),
-            Self::Hide => (World::Live, World::Staged),
-            Self::Return => (World::Old, World::Live),
-        }
-    }
-
-    /// The same of a merge, whose way back has one.
-    fn step(self) -> Option<Step> {
-        match self {
-            Self::Clear => Some(Step::Match),
-            Self::Show => Some(Step::Apply),
-            Self::Hide => Some(Step::Revert),
-            Self::Return => None,
-        }
-    }
 }
 
 impl Session {
@@ -117,7 +82,7 @@ impl Session {
         self.on_runtime(|this| async move { this.journal.state().await }).await
     }
 
-    async fn entry(&self, verb: &str) -> Result<Entry> {
+    pub(super) async fn entry(&self, verb: &str) -> Result<Entry> {
         let entry = self.journal.read().await?;
         entry.ok_or_else(|| Error::out_of_order(verb, "nothing is staged"))
     }
@@ -235,45 +200,6 @@ impl Session {
         readback::tally(&self.client, world, &documents, &self.cancel).await
     }
 
-    /// By what the nodes of a merge are found.
-    async fn identity(&self, entry: &Entry) -> Result<Identity> {
-        let live = match entry.before() {
-            Ok(before) => before,
-            Err(_) => Objects::read(&self.client).await?,
-        };
-        Ok(Identity::noted(merge::wanted(&entry.documents()?, live)?, &self.options))
-    }
-
-    /// Does phases of the switch or of its way back, and goes to the next state; in one transaction
-    /// or in batches.
-    async fn change(&self, (from, to): (State, State), phases: &[Phase]) -> Result<()> {
-        let (client, journal) = (&self.client, &self.journal);
-        let identity;
-        let change = match self.merging {
-            None => {
-                let mut moves = Vec::new();
-                for (from, to) in phases.iter().map(|phase| phase.worlds()) {
-                    moves.extend(switch::moves(client, from, to).await?);
-                }
-                Change::Moves(moves)
-            }
-            Some(_) => {
-                let entry = self.entry("commit").await?;
-                identity = self.identity(&entry).await?;
-                let kinds = entry.documents()?;
-                let kinds =
-                    kinds.keys().map(|name| Kind::parse(name)).collect::<Result<Vec<_>>>()?;
-                let steps: Vec<_> = phases.iter().filter_map(|phase| phase.step()).collect();
-                Change::Merge(Work::of(client, &identity, &kinds, &steps).await?)
-            }
-        };
-        if self.way == Way::Once {
-            return switch::at_once(client, journal, (from, to), &change).await;
-        }
-        change.in_batches(client, journal, from, &self.cancel).await?;
-        journal.advance(from, to, Note::Nothing).await
-    }
-
     async fn switch(&self) -> Result<()> {
         let entry = self.seal().await?;
         if matches!(entry.state, State::Committed | State::Finishing) {
@@ -294,89 +220,6 @@ impl Session {
             .on(format!("{}, restore {}", self.client.place(), self.journal.id))
             .because(error)
             .advise("when the server is well again, call resume")
-    }
-
-    async fn forward(&self, mut state: State) -> Result<()> {
-        let (client, journal, cancel) = (&self.client, &self.journal, &self.cancel);
-        loop {
-            let next = match state {
-                State::Sealed => {
-                    cancel.check()?;
-                    let live = Objects::read(client).await?;
-                    journal.advance(state, State::Clearing, Note::Before(&live)).await?;
-                    state = State::Clearing;
-                    continue;
-                }
-                State::Clearing | State::Switching => {
-                    if state == State::Clearing && self.merging.is_none() {
-                        rules::only(client, &self.wanted().await?).await?;
-                    }
-                    let (phases, next) = match (state, self.way) {
-                        (State::Clearing, Way::Once) => {
-                            (&[Phase::Clear, Phase::Show][..], State::Settling)
-                        }
-                        (State::Clearing, Way::Batches) => (&[Phase::Clear][..], State::Switching),
-                        _ => (&[Phase::Show][..], State::Settling),
-                    };
-                    self.change((state, next), phases).await?;
-                    state = next;
-                    continue;
-                }
-                State::Settling => {
-                    rules::make(client, &self.wanted().await?, cancel).await?;
-                    State::Committed
-                }
-                State::Committed => return Ok(()),
-                other => return Err(Error::out_of_order("commit", other.as_str())),
-            };
-            journal.advance(state, next, Note::Nothing).await?;
-            state = next;
-        }
-    }
-
-    /// Constraints and indexes of the archive.
-    async fn wanted(&self) -> Result<Objects> {
-        let entry = self.entry("commit").await?;
-        let (documents, before) = (entry.documents()?, entry.before()?);
-        match self.merging {
-            None => Ok(rules::wanted(&documents, &before)),
-            Some(_) => merge::wanted(&documents, before),
-        }
-    }
-
-    /// What was live before is live again afterwards, and the restore in the state `goal`.
-    async fn back(&self, goal: State) -> Result<()> {
-        let (client, cancel) = (&self.client, &self.cancel);
-        let mut entry = self.entry("undo").await?;
-        loop {
-            let state = entry.state;
-            let next = match state {
-                State::Staging | State::Sealed | State::Undone | State::Sweeping => return Ok(()),
-                State::Finishing => return Err(gone()),
-                // Nothing that was staged is live yet.
-                State::Clearing => State::Returning,
-                State::Switching | State::Settling | State::Committed => State::Hiding,
-                State::Hiding | State::Returning => {
-                    rules::only(client, &entry.before()?).await?;
-                    let (phases, next) = match (state, self.way) {
-                        (State::Hiding, Way::Once) => {
-                            (&[Phase::Hide, Phase::Return][..], State::Mending)
-                        }
-                        (State::Hiding, Way::Batches) => (&[Phase::Hide][..], State::Returning),
-                        _ => (&[Phase::Return][..], State::Mending),
-                    };
-                    self.change((state, next), phases).await?;
-                    entry.state = next;
-                    continue;
-                }
-                State::Mending => {
-                    rules::make(client, &entry.before()?, cancel).await?;
-                    goal
-                }
-            };
-            self.journal.advance(state, next, Note::Nothing).await?;
-            entry.state = next;
-        }
     }
 
     /// As [`undo`](SinkSession::undo), from any state.
@@ -427,7 +270,7 @@ impl Session {
     }
 }
 
-fn gone() -> Error {
+pub(super) fn gone() -> Error {
     Error::out_of_order("undo", "what was live before is being removed")
 }
 

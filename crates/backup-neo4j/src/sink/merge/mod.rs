@@ -3,6 +3,7 @@
 //! They are staged as those of a replace are. Nodes that relationships name and that are not among
 //! them are staged as ends, which stand for live ones.
 
+mod compare;
 mod find;
 mod identity;
 mod readback;
@@ -29,8 +30,8 @@ use crate::{
     sink::stage::{self, Rows, Target, member, no_records, parsed, properties},
     value::Value,
 };
+use compare::digest;
 use find::Within;
-use switch::digest;
 
 pub(crate) use identity::{Identity, wanted};
 pub(crate) use readback::tally;

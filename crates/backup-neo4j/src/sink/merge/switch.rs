@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use backup_core::{Cancel, Error, ErrorKind, Result, record::Sha256Digest};
+use backup_core::{Cancel, Error, ErrorKind, Result};
 
 use crate::{
     client::{Client, Statement, Transaction},
@@ -16,6 +16,7 @@ use crate::{
     sink::{
         journal::{Journal, State, overtaken},
         merge::{
+            compare::{as_seen, changed, digest, missing},
             find::{self, Within},
             identity::Identity,
             statements::{
@@ -354,19 +355,6 @@ async fn check_relationships(
     run(transaction, &[asked], ids).await
 }
 
-/// What is remembered of a live record.
-pub(crate) fn digest(properties: &str) -> Sha256Digest {
-    Sha256Digest::of(properties.as_bytes())
-}
-
-/// Whether a live record is as it was when somebody asked for it, if somebody did.
-fn as_seen(seen: &Value, found: Option<&Sha256Digest>) -> bool {
-    match seen {
-        Value::Bytes(seen) => found.map_or(&[][..], |digest| &digest.as_bytes()[..]) == &seen[..],
-        _ => true,
-    }
-}
-
 fn counted(changed_ones: usize, staged: usize, task: &Task) -> Result<()> {
     if changed_ones == staged { Ok(()) } else { Err(changed(&task.name())) }
 }
@@ -400,17 +388,4 @@ fn guarded(error: Error, task: &Task) -> Error {
         "a live record with other labels or another key has this value already: leave the archive's \
          record out, or change one of the two",
     )
-}
-
-pub(crate) fn missing(reference: &str) -> Error {
-    let what = "a relationship begins or ends at a node that is neither in the archive nor here";
-    Error::new(ErrorKind::Incompatible, what)
-        .on(reference)
-        .advise("restore the nodes together with the relationships")
-}
-
-fn changed(name: &str) -> Error {
-    Error::new(ErrorKind::Changed, "a record was changed after it was compared with the archive's")
-        .on(name)
-        .advise("pause what writes to the graph, then restore again")
 }
