@@ -110,5 +110,8 @@ fn neo4j(server: &Server) -> Result<backup_kit::neo4j::Neo4jStore> {
     if let Some(database) = &server.database {
         options = options.database(database);
     }
+    for (label, properties) in &server.node_keys {
+        options = options.key(label, properties);
+    }
     within(|| options.open())
 }

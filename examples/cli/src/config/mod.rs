@@ -196,7 +196,7 @@ impl Store {
                 "model",
             ],
             "redis" => &["url", "root_certificate", "user", "password", "keys"],
-            "neo4j" => &["url", "user", "password", "database"],
+            "neo4j" => &["url", "user", "password", "database", "key"],
             other => {
                 let unknown = fault(named, format!("unknown kind of store `{other}`"));
                 return Err(unknown.suggest(other, KINDS));

@@ -1,6 +1,9 @@
 //! Stores at a server: where it is, and where the key to it is.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Form,
@@ -29,6 +32,8 @@ pub(crate) struct Server {
     pub(crate) model: Option<String>,
     /// Globs of the keys that belong to the store.
     pub(crate) keys: Vec<String>,
+    /// By label, the properties by which a node is found.
+    pub(crate) node_keys: BTreeMap<String, Vec<String>>,
 }
 
 impl Server {
@@ -63,8 +68,24 @@ impl Server {
             without: section.texts("without")?,
             model: text("model")?,
             keys: section.texts("keys")?,
+            node_keys: node_keys(section)?,
         })
     }
+}
+
+fn node_keys(section: &Section<'_, '_>) -> Result<BTreeMap<String, Vec<String>>, Fault> {
+    let Some(value) = section.get("key") else { return Ok(BTreeMap::new()) };
+    let labels = Section::table("`key`", value)?;
+    let mut keys = BTreeMap::new();
+    for label in labels.table.keys() {
+        let properties = labels.texts(label.get_ref())?;
+        if properties.is_empty() {
+            return Err(fault(label, format!("the key of `{}` is empty", label.get_ref()))
+                .hint("name the properties by which the application finds a node"));
+        }
+        keys.insert(label.get_ref().to_string(), properties);
+    }
+    Ok(keys)
 }
 
 // An address without a secret in it.

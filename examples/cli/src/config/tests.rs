@@ -369,11 +369,16 @@ fn servers_are_read_and_their_secrets_are_elsewhere() {
     assert_eq!(server.secret, Some(Secret::File("/etc/memory/redis.key".into())));
 
     let neo4j = "kind = \"neo4j\"\nurl = \"bolt://localhost:7687\"\ndatabase = \"graph\"\n\
-                 password = { command = [\"pass\", \"neo4j\"] }";
+                 password = { command = [\"pass\", \"neo4j\"] }\n\
+                 key = { Person = [\"first\", \"last\"] }";
     let Kind::Neo4j(server) = store(neo4j).unwrap().kind else { panic!("another kind") };
     assert_eq!(server.database.as_deref(), Some("graph"));
     let words = vec!["pass".into(), "neo4j".into()];
     assert_eq!(server.secret, Some(Secret::Command { words, folder: "/etc/memory".into() }));
+    let key = vec!["first".into(), "last".into()];
+    assert_eq!(server.node_keys, [("Person".into(), key)].into());
+    let empty = store("kind = \"neo4j\"\nurl = \"bolt://h:7687\"\nkey = { Person = [] }");
+    assert!(empty.unwrap_err().contains("the key of `Person` is empty"));
 }
 
 #[test]
