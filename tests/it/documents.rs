@@ -92,7 +92,8 @@ fn every_fault_of_the_table_has_a_test_that_is_there() {
             assert!(lines.windows(2).any(is_test), "{number}: there is no test {name} in {file}");
         }
     }
-    assert!(numbers.is_sorted_by(|a, b| a < b), "{numbers:?}");
+    // What has many cases has several rows.
+    assert!(numbers.is_sorted(), "{numbers:?}");
     let mut expected = (1..=22).chain(34..=40).chain(42..=55).chain(57..=72).chain(75..=76);
     assert!(expected.all(|number| numbers.contains(&number)), "{numbers:?}");
 }
