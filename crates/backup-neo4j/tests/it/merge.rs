@@ -308,3 +308,24 @@ fn records_that_nothing_tells_apart_are_refused_before_the_switch() {
         }
     });
 }
+
+#[test]
+fn what_a_lost_merge_left_can_be_removed() {
+    let Some(server) = shared() else { return };
+    for (committed, (memory, _)) in [false, true].into_iter().zip(WAYS) {
+        live(&server);
+        let before = content(&server);
+        runtime().block_on(async {
+            let store = keyed(&server).transaction_memory(memory).connect().await.unwrap();
+            let session = stage(&store, &archive()).await.unwrap();
+            if committed {
+                session.commit().await.unwrap();
+            }
+            drop(session);
+            assert!(!leftovers(&server).is_empty());
+            assert_eq!(store.remove_leftovers().await.unwrap(), ["merge"]);
+        });
+        assert_eq!(leftovers(&server), Vec::<String>::new());
+        assert_eq!(content(&server) == before, !committed);
+    }
+}
