@@ -30,6 +30,7 @@ impl Session {
         for name in &self.token.collections {
             content.collections.entry(name.clone()).or_default();
         }
+        self.tally_extras(live, &mut content).await?;
         for target in self.targets().await? {
             let cancel = self.cancel.clone();
             let mut readers = Vec::new();
@@ -54,13 +55,13 @@ impl Session {
             }
             for mut reader in readers {
                 reader.shift = self.token.shift;
-                self.add(&mut reader, &mut content).await?;
+                self.add(reader, &mut content).await?;
             }
         }
         Ok(content)
     }
 
-    async fn add(&self, reader: &mut Reader, content: &mut Content) -> Result<()> {
+    async fn add(&self, reader: Reader, content: &mut Content) -> Result<()> {
         let naming = restored(&self.token, &self.options);
         let mut records = Records::new(naming, self.options.look_inside, &[]);
         let mut count = |records: &mut Records| {
@@ -71,10 +72,13 @@ impl Session {
                 }
             }
         };
-        while let Some(found) = reader.next(&|_| true).await? {
-            if let Found::Item(item) = found {
-                records.push(&item)?;
-                count(&mut records);
+        let mut pages = reader.ahead(|_| true);
+        while let Some(page) = pages.recv().await {
+            for found in page? {
+                if let Found::Item(item) = found {
+                    records.push(&item)?;
+                    count(&mut records);
+                }
             }
         }
         records.finish()?;

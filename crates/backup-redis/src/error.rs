@@ -82,9 +82,82 @@ fn of_code(code: &str, detail: &str) -> Option<(ErrorKind, &'static str)> {
             "the payload is damaged or of a newer server: restore to a server of the version \
              that the manifest names",
         ),
+        "ERR" if detail.contains("unknown command 'JSON.") => {
+            (ErrorKind::Unsupported, "load the module RedisJSON, or leave its documents out")
+        }
         "ERR" if detail.contains("unknown command") => {
             (ErrorKind::Unsupported, "use Redis 7.0 or newer, with this command allowed")
         }
         _ => return None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As servers say it.
+    #[test]
+    fn every_refusal_names_a_next_step() {
+        for (said, kind, step) in [
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                ErrorKind::NoSpace,
+                "`maxmemory`",
+            ),
+            (
+                "WRONGPASS invalid username-password pair or user is disabled.",
+                ErrorKind::PermissionDenied,
+                "password",
+            ),
+            ("NOAUTH Authentication required.", ErrorKind::PermissionDenied, "password"),
+            (
+                "NOPERM User some has no permissions to run the 'swapdb' command",
+                ErrorKind::PermissionDenied,
+                "right",
+            ),
+            (
+                "DENIED Redis is running in protected mode",
+                ErrorKind::PermissionDenied,
+                "protected mode",
+            ),
+            (
+                "READONLY You can't write against a read only replica.",
+                ErrorKind::Unsupported,
+                "primary",
+            ),
+            ("BUSYKEY Target key name already exists.", ErrorKind::AlreadyExists, "remove"),
+            ("LOADING Redis is loading the dataset in memory", ErrorKind::Busy, "wait"),
+            ("BUSY Redis is busy running a script.", ErrorKind::Busy, "wait"),
+            ("MOVED 3999 127.0.0.1:6381", ErrorKind::Changed, "moved slots"),
+            ("ASK 3999 127.0.0.1:6381", ErrorKind::Changed, "moved slots"),
+            (
+                "TRYAGAIN Multiple keys request during rehashing of slot",
+                ErrorKind::Changed,
+                "at rest",
+            ),
+            ("CLUSTERDOWN The cluster is down", ErrorKind::Unreachable, "whole"),
+            ("MASTERDOWN Link with MASTER is down", ErrorKind::Unreachable, "whole"),
+            ("MISCONF Redis is configured to save RDB snapshots", ErrorKind::Io, "log"),
+            (
+                "WRONGTYPE Operation against a key holding the wrong kind of value",
+                ErrorKind::Changed,
+                "again",
+            ),
+            (
+                "ERR DUMP payload version or checksum are wrong",
+                ErrorKind::Incompatible,
+                "newer server",
+            ),
+            ("ERR unknown command 'PEXPIRETIME'", ErrorKind::Unsupported, "7.0"),
+            ("ERR unknown command 'JSON.SET', with args", ErrorKind::Unsupported, "RedisJSON"),
+            ("ERR something else", ErrorKind::Io, "log"),
+        ] {
+            let (code, detail) = said.split_once(' ').unwrap();
+            let error = refused("a command was refused", code, detail);
+            assert_eq!(error.kind(), kind, "{said}");
+            assert!(error.advice().contains(step), "{said}: {}", error.advice());
+            assert!(error.report().contains(said), "{said}: {}", error.report());
+        }
+    }
 }

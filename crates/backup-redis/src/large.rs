@@ -9,7 +9,8 @@ use redis::Value;
 use crate::{
     client::Node,
     model::{Body, Element, Head, Item, ItemPart, Kind, STRING_RANGE, WHOLE_STRING},
-    reader::{Found, PAGE_ELEMENTS, Seen, of_page},
+    page::{Fields, PAGE_ELEMENTS, of_page},
+    reader::{Found, Seen},
     reply,
     streams::Stream,
 };
@@ -20,6 +21,7 @@ pub(crate) struct Large {
     key: Bytes,
     name: Bytes,
     head: Option<Head>,
+    fields: Fields,
     state: State,
 }
 
@@ -50,6 +52,7 @@ impl Large {
         name: Bytes,
         type_name: &str,
         expires_at: Option<i64>,
+        fields: Fields,
     ) -> Result<Option<Self>> {
         let ask = |command: &str| {
             let mut ask = redis::cmd(command);
@@ -83,12 +86,11 @@ impl Large {
             None => match node.one(&ask("DUMP")).await? {
                 Value::Nil => return Ok(None),
                 payload => {
-                    let (type_name, payload) = (type_name.to_owned(), reply::bytes(payload)?);
-                    (Body::Dump { type_name, payload }, State::Done)
+                    (Body::of_payload(type_name.to_owned(), reply::bytes(payload)?), State::Done)
                 }
             },
         };
-        Ok(Some(Self { db, key, name, head: Some(Head { expires_at, body }), state }))
+        Ok(Some(Self { db, key, name, head: Some(Head { expires_at, body }), fields, state }))
     }
 
     /// Gives the next page; `false` at the end.
@@ -182,8 +184,11 @@ impl Large {
                     Element::Scored { member, .. } => seen.insert(member),
                     _ => true,
                 });
-                if *kind == Kind::Hash && node.has_field_deadlines() {
-                    field_deadlines(node, name, &mut elements).await?;
+                if *kind == Kind::Hash && node.has_field_deadlines() && !elements.is_empty() {
+                    let mut ask = redis::Pipeline::new();
+                    self.fields.ask(&mut ask, name, &elements);
+                    let mut replies = node.all(&ask).await?.into_iter();
+                    self.fields.set(&mut elements, &mut replies)?;
                 }
                 *cursor = if next == 0 { u64::MAX } else { next };
                 Some(elements)
@@ -191,24 +196,4 @@ impl Large {
             State::Stream(stream) => stream.next(node, name).await?,
         })
     }
-}
-
-async fn field_deadlines(node: &Node, name: &[u8], elements: &mut [Element]) -> Result<()> {
-    if elements.is_empty() {
-        return Ok(());
-    }
-    let mut ask = redis::cmd("HPEXPIRETIME");
-    ask.arg(name).arg("FIELDS").arg(elements.len());
-    for element in elements.iter() {
-        if let Element::Field { name, .. } = element {
-            ask.arg(&name[..]);
-        }
-    }
-    let replies = reply::list(node.one(&ask).await?)?;
-    for (element, at) in elements.iter_mut().zip(replies) {
-        if let Element::Field { expires_at, .. } = element {
-            *expires_at = Some(reply::integer(&at)?).filter(|at| *at >= 0);
-        }
-    }
-    Ok(())
 }

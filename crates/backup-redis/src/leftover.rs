@@ -63,7 +63,9 @@ impl RedisStore {
         let work = async move {
             match session.state().await? {
                 None => Ok(()),
-                Some(State::Staged | State::Sealed) => session.give_up().await,
+                Some(State::Staged | State::Sealed) if !session.keeps_extras().await? => {
+                    session.give_up().await
+                }
                 Some(state) => {
                     Err(Error::new(ErrorKind::Unfinished, "the restore had begun to switch")
                         .on(format!("{id}, {}", state.as_str())))

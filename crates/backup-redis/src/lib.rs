@@ -25,7 +25,9 @@
 
 mod back;
 mod client;
+mod deadlines;
 mod error;
+mod extra;
 mod large;
 mod leftover;
 mod live;
@@ -33,6 +35,7 @@ mod model;
 mod naming;
 mod native;
 mod options;
+mod page;
 mod pause;
 mod place;
 mod rdb;

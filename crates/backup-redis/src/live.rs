@@ -45,28 +45,26 @@ impl Lane {
             records.announce(self.db)?;
         }
         // Keys of other collections need not be read.
-        let wants = |key: &[u8]| {
-            let name = || naming.collection(self.db, naming.split(key).0);
-            self.asked.is_empty() || self.asked.contains(&name())
+        let (db, asked, of) = (self.db, self.asked.clone(), naming.clone());
+        let wants = move |key: &[u8]| {
+            asked.is_empty() || asked.contains(&of.collection(db, of.split(key).0))
         };
         let cancel = self.cancel.clone();
-        let mut reader = Reader::scan(node, self.db, Arc::clone(&self.options), cancel);
-        loop {
-            while let Some(part) = records.next() {
-                if send.send(Ok(part)).await.is_err() {
-                    return Ok(());
+        let reader = Reader::scan(node, self.db, Arc::clone(&self.options), cancel);
+        let mut pages = reader.ahead(wants);
+        while let Some(page) = pages.recv().await {
+            for found in page? {
+                let mut notice = None;
+                match found {
+                    Found::Item(item) => records.push(&item)?,
+                    Found::Torn(key) => notice = Some(Part::Notice(self.torn(&naming, &key))),
+                    Found::Key(_) => {}
                 }
-            }
-            match reader.next(&wants).await? {
-                None => break,
-                Some(Found::Item(item)) => records.push(&item)?,
-                Some(Found::Torn(key)) => {
-                    let notice = self.torn(&naming, &key);
-                    if send.send(Ok(Part::Notice(notice))).await.is_err() {
+                while let Some(part) = records.next().or_else(|| notice.take()) {
+                    if send.send(Ok(part)).await.is_err() {
                         return Ok(());
                     }
                 }
-                Some(Found::Key(_)) => {}
             }
         }
         records.finish()?;

@@ -30,6 +30,7 @@
 //! | … their consumers | | `["consumer",G,C]`: `null` |
 //! | … an entry that was deleted while it is pending | | by id: `[]` |
 //! | … what is pending | | `["pending",G,"ms-seq"]`: `{"consumer":C,"delivered_at":ms,"deliveries":N}` |
+//! | document of RedisJSON | `{"json":J,"type":"ReJSON-RL"}`, with `"value":V` as of a string | |
 //! | anything else | `{"dump":"Base64 of DUMP","type":T}` | |
 //!
 //! `V` and all names are text where they are UTF-8, and else tagged `Base64`. A head has
@@ -47,12 +48,16 @@ use backup_core::{
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use crate::rdb;
+
 /// Longest string that is one record.
 pub(crate) const WHOLE_STRING: usize = 8 << 20;
 /// Bytes of each range of a longer one.
 pub(crate) const STRING_RANGE: usize = 1 << 20;
 /// Longest string that is looked into for JSON; also the longest that may hold it whole.
 const LONGEST_JSON: usize = WHOLE_STRING;
+/// What servers call the type of RedisJSON.
+pub(crate) const JSON: &str = "ReJSON-RL";
 
 /// One step of reading or writing a key.
 #[derive(Debug, Clone, PartialEq)]
@@ -88,6 +93,8 @@ pub(crate) enum Body {
     Set,
     SortedSet,
     Stream(StreamHead),
+    /// A document of RedisJSON: the text.
+    Json(Bytes),
     /// What has no other form: the payload of `DUMP`.
     Dump {
         type_name: String,
@@ -176,6 +183,14 @@ impl StreamId {
 }
 
 impl Body {
+    /// Of the payload of `DUMP`: a document where it is one.
+    pub(crate) fn of_payload(type_name: String, payload: Bytes) -> Self {
+        match rdb::json_text(&payload).filter(|text| document(text).is_some()) {
+            Some(text) => Self::Json(text),
+            None => Self::Dump { type_name, payload },
+        }
+    }
+
     pub(crate) fn type_name(&self) -> &str {
         match self {
             Self::String(_) | Self::LongString => "string",
@@ -184,6 +199,7 @@ impl Body {
             Self::Set => "set",
             Self::SortedSet => "zset",
             Self::Stream(_) => "stream",
+            Self::Json(_) => JSON,
             Self::Dump { type_name, .. } => type_name,
         }
     }
@@ -227,14 +243,14 @@ fn plain_integer(text: &str) -> Option<i64> {
 }
 
 /// Writes bytes as text where they are, and else tagged.
-fn write_bytes(json: &mut Writer<'_>, bytes: &[u8]) {
+pub(crate) fn write_bytes(json: &mut Writer<'_>, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => json.string(text),
         Err(_) => tagged::bytes(json, bytes),
     }
 }
 
-fn bytes_key(bytes: &[u8]) -> Key {
+pub(crate) fn bytes_key(bytes: &[u8]) -> Key {
     std::str::from_utf8(bytes).map_or_else(|_| Key::bytes(bytes), Key::from)
 }
 
@@ -269,14 +285,15 @@ fn write_head(json: &mut Writer<'_>, head: &Head, look_inside: bool) -> Result<(
         json.name("expires_at")?;
         tagged::integer(json, at);
     }
-    let mut text = None;
-    if let Body::String(bytes) = &head.body {
-        text = Some(bytes);
-        if let Some((inside, exact)) = inside(bytes).filter(|_| look_inside) {
-            json.name("json")?;
-            json.value(&inside)?;
-            text = text.filter(|_| !exact);
-        }
+    let (mut text, held) = match &head.body {
+        Body::String(bytes) => (Some(bytes), inside(bytes).filter(|_| look_inside)),
+        Body::Json(bytes) => (Some(bytes), document(bytes)),
+        _ => (None, None),
+    };
+    if let Some((document, exact)) = held {
+        json.name("json")?;
+        json.value(&document)?;
+        text = text.filter(|_| !exact);
     }
     if let Body::Stream(stream) = &head.body {
         json.name("last_id")?;
@@ -301,7 +318,12 @@ fn inside(bytes: &[u8]) -> Option<(Value, bool)> {
         (bytes.first(), bytes.last()),
         (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']'))
     );
-    if !bracketed || bytes.len() > LONGEST_JSON {
+    if bracketed { document(bytes) } else { None }
+}
+
+/// JSON of any kind, as [`inside`].
+fn document(bytes: &[u8]) -> Option<(Value, bool)> {
+    if bytes.len() > LONGEST_JSON {
         return None;
     }
     let value = canonical::parse(bytes).ok()?;
@@ -400,7 +422,11 @@ pub(crate) fn read_head(value: &str) -> Result<Head> {
         Body::Dump { type_name, payload: bytes_of(&payload)? }
     } else {
         match type_name.as_str() {
-            "string" => read_string(&mut members)?,
+            "string" => read_string(&mut members, inside)?,
+            JSON => match read_string(&mut members, document)? {
+                Body::String(text) if document(&text).is_some() => Body::Json(text),
+                _ => return Err(odd("a document has no JSON")),
+            },
             "hash" => Body::Hash,
             "list" => Body::List,
             "set" => Body::Set,
@@ -418,7 +444,10 @@ pub(crate) fn read_head(value: &str) -> Result<Head> {
     Ok(Head { expires_at, body })
 }
 
-fn read_string(members: &mut Map<String, Value>) -> Result<Body> {
+fn read_string(
+    members: &mut Map<String, Value>,
+    look: impl Fn(&[u8]) -> Option<(Value, bool)>,
+) -> Result<Body> {
     let (json, value) = (members.remove("json"), members.remove("value"));
     Ok(match (json, value) {
         (None, None) => Body::LongString,
@@ -429,7 +458,7 @@ fn read_string(members: &mut Map<String, Value>) -> Result<Body> {
         }
         (Some(json), Some(value)) => {
             let bytes = bytes_of(&value)?;
-            if inside(&bytes).is_none_or(|(inside, _)| inside != json) {
+            if look(&bytes).is_none_or(|(held, _)| held != json) {
                 let what = "a string has JSON beside it that it does not hold";
                 return Err(Error::new(ErrorKind::Incompatible, what)
                     .advise("a step that changes `json` has to remove `value`"));
@@ -541,21 +570,21 @@ fn odd(what: &str) -> Error {
     Error::new(ErrorKind::Incompatible, what)
 }
 
-fn object(value: Value) -> Result<Map<String, Value>> {
+pub(crate) fn object(value: Value) -> Result<Map<String, Value>> {
     match value {
         Value::Object(members) => Ok(members),
         _ => Err(odd("the record of a key is not an object of the adapter's")),
     }
 }
 
-fn nothing_else(members: &Map<String, Value>) -> Result<()> {
+pub(crate) fn nothing_else(members: &Map<String, Value>) -> Result<()> {
     match members.keys().next() {
         None => Ok(()),
         Some(name) => Err(odd("a record has a member that Redis cannot hold").on(name)),
     }
 }
 
-fn bytes_of(value: &Value) -> Result<Bytes> {
+pub(crate) fn bytes_of(value: &Value) -> Result<Bytes> {
     match tagged::scalar(value) {
         Some(Scalar::Text(text)) => Ok(text.into()),
         Some(Scalar::Bytes(bytes)) => Ok(bytes.into()),

@@ -34,6 +34,9 @@ pub struct RedisOptions {
     pub(crate) spare: Option<u32>,
     pub(crate) expiry: Expiry,
     pub(crate) after_switch: Option<Hook>,
+    pub(crate) functions: bool,
+    pub(crate) users: bool,
+    pub(crate) settings: BTreeSet<String>,
 }
 
 type Hook = Arc<dyn Fn() + Send + Sync>;
@@ -99,6 +102,9 @@ impl RedisOptions {
             spare: None,
             expiry: Expiry::Deadline,
             after_switch: None,
+            functions: false,
+            users: false,
+            settings: BTreeSet::new(),
         }
     }
 
@@ -274,14 +280,57 @@ impl RedisOptions {
         self
     }
 
+    /// The server's libraries of functions belong to the store: the collection `server:functions`.
+    /// Loading them is left to applications otherwise. A restore gives them to every primary, all
+    /// or none, and takes them back when it is undone.
+    ///
+    /// As with [`users`](Self::users) and [`settings`](Self::settings), an archive that has them is
+    /// restored by a store that is opened so, too, or without that collection.
+    #[must_use]
+    pub fn functions(mut self) -> Self {
+        self.functions = true;
+        self
+    }
+
+    /// The server's users belong to the store: the collection `server:users`, with the digests
+    /// of their passwords, which are secrets (see *Security*).
+    ///
+    /// A restore makes the users of every primary those of the archive. The user as whom it works
+    /// stays as it is: an archive that has other rules for it is refused. Users hold until the
+    /// server restarts, unless `ACL SAVE` or `CONFIG REWRITE` keeps them; replicas have their own.
+    ///
+    /// # Security
+    /// Servers keep passwords as SHA-256 without salt. Who reads the archive can try words against
+    /// them as fast as a machine hashes, so short passwords are as good as told.
+    #[must_use]
+    pub fn users(mut self) -> Self {
+        self.users = true;
+        self
+    }
+
+    /// Some of the server's settings belong to the store: the collection `server:settings`. Each
+    /// is named, since most of what `CONFIG GET *` tells is about one machine: its addresses,
+    /// paths and memory. A restore sets them on every primary, all or none, until the server
+    /// restarts, unless `CONFIG REWRITE` keeps them.
+    #[must_use]
+    pub fn settings<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.settings.extend(names.into_iter().map(|name| name.into().to_ascii_lowercase()));
+        self
+    }
+
     /// A store at this server, which is not asked anything yet.
     ///
     /// # Errors
-    /// No Tokio runtime, an address that is none, a pattern that is none.
+    /// No Tokio runtime, an address that is none, a pattern that is none, a setting that is a
+    /// secret.
     pub fn open(mut self) -> Result<RedisStore> {
         if self.native {
             if !self.keys.is_empty() || !self.types.is_empty() {
                 let what = "a native backup is of all keys";
+                return Err(Error::new(ErrorKind::InvalidInput, what));
+            }
+            if self.functions || self.users || !self.settings.is_empty() {
+                let what = "a native backup has functions by itself, and no users and settings";
                 return Err(Error::new(ErrorKind::InvalidInput, what));
             }
             if !matches!(self.consistency, Consistency::Snapshot(_)) {
@@ -297,6 +346,7 @@ impl RedisOptions {
             let what = "a key prefix is given without its colon, and is not empty";
             return Err(Error::new(ErrorKind::InvalidInput, what).on(bad));
         }
+        self.settings.iter().try_for_each(|name| plain(name))?;
         let mut info = address(&self.url)?;
         let mut settings = info.redis_settings().clone();
         if let Some(name) = &self.username {
@@ -382,6 +432,19 @@ fn globs(patterns: &[String]) -> Result<GlobSet> {
         set.add(Glob::new(pattern).map_err(|e| bad(pattern, e))?);
     }
     set.build().map_err(|e| bad("", e))
+}
+
+/// Refuses the name of a setting that is a secret, or a pattern.
+fn plain(name: &str) -> Result<()> {
+    let secret = name.ends_with("pass") || name.ends_with("auth") || name == "masteruser";
+    let odd =
+        name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+    let what = match (secret, odd) {
+        (true, _) => "a setting that is a secret is not carried",
+        (_, true) => "this is no name of a setting",
+        _ => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::InvalidInput, what).on(name))
 }
 
 fn address(text: &str) -> Result<ConnectionInfo> {

@@ -68,6 +68,12 @@ impl Place {
         self.kind.as_ref().map(|(id, kind)| pattern(id, *kind))
     }
 
+    /// The hash that holds deadlines of a key's fields, by field.
+    pub(crate) fn field_deadlines(&self, key: &[u8]) -> Option<Bytes> {
+        let (id, _) = self.aside.as_ref()?;
+        Some(Self::aside(id, 'h').name(key))
+    }
+
     /// The hash that holds the deadline of a key, by key.
     pub(crate) fn deadlines(&self, key: &[u8]) -> Option<String> {
         let (id, by_slot) = self.aside.as_ref()?;

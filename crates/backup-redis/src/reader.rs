@@ -1,8 +1,8 @@
 //! Reads the keys of one logical database of one server, page by page.
 //!
-//! A page of keys costs two round trips: their types and deadlines, and then their values,
-//! along with the next page. A value that is larger than a page is then read by itself, from
-//! the beginning, and watched meanwhile, so that a change in between is known.
+//! One round trip gives the values and deadlines of a page of keys, the types of the next one and
+//! the names of the one after that. A value that is larger than a page is then read by itself,
+//! from the beginning, and watched meanwhile, so that a change in between is known.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -13,21 +13,20 @@ use std::{
 use backup_core::{Cancel, Result};
 use bytes::Bytes;
 use redis::{Cmd, Pipeline, Value};
+use tokio::sync::mpsc;
 
 use crate::{
     client::Node,
     large::Large,
-    model::{Body, Element, Head, Item, ItemPart, Kind},
+    model::{Body, Element, Head, Item, ItemPart},
     options::RedisOptions,
+    page::{self, Fields},
     place::Place,
     reply,
 };
 
-/// Keys of a page, and elements of one reply.
+/// Keys of a page.
 const PAGE_KEYS: usize = 512;
-pub(crate) const PAGE_ELEMENTS: usize = 512;
-/// Bytes of a string up to which it is read along with its page.
-const PAGE_STRING: usize = 64 << 10;
 /// How often a key is read again that changes its type.
 const ATTEMPTS: usize = 3;
 
@@ -54,8 +53,10 @@ pub(crate) struct Reader {
     place: Place,
     cancel: Cancel,
     keys: Keys,
-    /// Names of the next page, which came along with values.
-    ahead: Option<Vec<Bytes>>,
+    /// Names and keys of a page whose types are not known yet.
+    named: Vec<(Bytes, Bytes)>,
+    /// A page that is to be read.
+    typed: Vec<Pending>,
     seen: Seen,
     ready: VecDeque<Found>,
     large: VecDeque<Pending>,
@@ -67,14 +68,18 @@ pub(crate) struct Reader {
     pub(crate) count: u64,
 }
 
-/// A key that is read by itself.
+/// A key that is read with its page, or by itself.
 struct Pending {
     key: Bytes,
     name: Bytes,
     type_name: String,
-    expires_at: Option<i64>,
+    /// Its deadline, where that is kept aside.
+    aside: Option<i64>,
     attempt: usize,
 }
+
+/// A key that came whole with its page, and what the server says of its deadline.
+type Whole = (Pending, i64, Body, Vec<Element>);
 
 /// Names that came already: a scan repeats some while the server resizes its table. Of each
 /// eight bytes are kept, of a hash that nobody outside can foresee.
@@ -122,7 +127,8 @@ impl Reader {
             place,
             cancel,
             keys,
-            ahead: None,
+            named: Vec::new(),
+            typed: Vec::new(),
             seen: Seen::default(),
             ready: VecDeque::new(),
             large: VecDeque::new(),
@@ -162,6 +168,32 @@ impl Reader {
         }
     }
 
+    /// Reads in a task of its own, a page ahead of whoever takes them.
+    pub(crate) fn ahead(
+        mut self,
+        wants: impl Fn(&[u8]) -> bool + Send + Sync + 'static,
+    ) -> mpsc::Receiver<Result<VecDeque<Found>>> {
+        let (send, pages) = mpsc::channel(1);
+        tokio::spawn(async move {
+            loop {
+                let page = match self.next(&wants).await {
+                    Ok(None) => return,
+                    Ok(Some(first)) => {
+                        self.ready.push_front(first);
+                        Ok(std::mem::take(&mut self.ready))
+                    }
+                    Err(error) => Err(error),
+                };
+                let over = page.is_err();
+                // Nobody waits for it where a session was dropped.
+                if send.send(page).await.is_err() || over {
+                    return;
+                }
+            }
+        });
+        pages
+    }
+
     fn scan_command(&self, cursor: u64) -> Cmd {
         let mut scan = redis::cmd("SCAN");
         scan.arg(cursor);
@@ -172,183 +204,161 @@ impl Reader {
         scan
     }
 
-    fn take_names(&mut self, reply: Value) -> Result<Vec<Bytes>> {
-        let (cursor, names) = reply::page(reply)?;
-        self.keys = Keys::Scan((cursor != 0).then_some(cursor));
-        names.into_iter().map(reply::bytes).collect()
-    }
-
-    // One page; `false` where there is none.
+    // One round trip: values of a page, types of the next one, names of the one after that.
+    // `false` at the end.
     async fn page(&mut self, wants: &(dyn Fn(&[u8]) -> bool + Sync)) -> Result<bool> {
-        let names = match self.ahead.take() {
-            Some(names) => names,
-            None => match &mut self.keys {
-                Keys::Scan(None) => return Ok(false),
-                Keys::Scan(Some(cursor)) => {
-                    let cursor = *cursor;
-                    let reply = self.node.one(&self.scan_command(cursor)).await?;
-                    self.take_names(reply)?
-                }
-                Keys::List(list) => {
-                    let names: Vec<Bytes> = list.drain(..list.len().min(PAGE_KEYS)).collect();
-                    if names.is_empty() {
-                        return Ok(false);
-                    }
-                    names
-                }
-            },
-        };
-        let mut page = Vec::with_capacity(names.len());
-        for name in names {
-            let Some(key) = self.place.key_of(&name) else { continue };
-            let ours = self.options.as_ref().is_none_or(|options| options.wants_key(&key));
-            if ours && wants(&key) && self.seen.insert(&name) {
-                page.push((name, key));
+        if let Keys::List(list) = &mut self.keys {
+            let names: Vec<Bytes> = list.drain(..list.len().min(PAGE_KEYS)).collect();
+            self.named = self.ours(names, wants);
+        }
+        let mut commands = Pipeline::new();
+        for pending in &self.typed {
+            // Side by side with the value, so that the one belongs to the other.
+            commands.cmd("PEXPIRETIME").arg(&pending.name[..]);
+            page::ask(&mut commands, &pending.type_name, &pending.name);
+        }
+        for (name, key) in &self.named {
+            commands.cmd("TYPE").arg(&name[..]);
+            if let Some(aside) = self.place.deadlines(key) {
+                commands.cmd("HGET").arg(aside).arg(&key[..]);
             }
+        }
+        let scans = match self.keys {
+            Keys::Scan(Some(cursor)) => {
+                commands.add_command(self.scan_command(cursor));
+                true
+            }
+            _ => false,
+        };
+        if commands.is_empty() {
+            return Ok(false);
+        }
+        let mut replies = self.node.all(&commands).await?.into_iter();
+        let typed = std::mem::take(&mut self.typed);
+        self.values(typed, &mut replies).await?;
+        self.types(&mut replies)?;
+        if scans {
+            let reply = replies.next().ok_or_else(|| reply::odd("SCAN"))?;
+            let (cursor, names) = reply::page(reply::checked("keys cannot be read", reply)?)?;
+            self.keys = Keys::Scan((cursor != 0).then_some(cursor));
+            let names = names.into_iter().map(reply::bytes).collect::<Result<_>>()?;
+            self.named = self.ours(names, wants);
         }
         if self.names_only {
-            self.ready.extend(page.into_iter().map(|(_, key)| Found::Key(key)));
-            return Ok(true);
+            self.ready.extend(self.named.drain(..).map(|(_, key)| Found::Key(key)));
         }
-        let mut types = Pipeline::with_capacity(page.len() * 3);
-        for (name, key) in &page {
-            types.cmd("TYPE").arg(&name[..]);
-            types.cmd("PEXPIRETIME").arg(&name[..]);
-            if let Some(aside) = self.place.deadlines(key) {
-                types.cmd("HGET").arg(aside).arg(&key[..]);
-            }
-        }
-        let mut replies = self.node.every("a key cannot be read", &types).await?.into_iter();
-        let mut pendings = Vec::with_capacity(page.len());
-        for (name, key) in page {
-            let (type_name, at) = (replies.next(), replies.next());
-            let aside = self.place.deadlines(&key).and_then(|_| replies.next());
-            let (Some(type_name), Some(at)) = (type_name, at) else {
-                return Err(reply::odd("TYPE"));
-            };
-            let type_name = reply::text(type_name)?;
-            let at = reply::integer(&at)?;
-            let aside = aside.filter(|aside| *aside != Value::Nil);
-            let expires_at = match aside {
-                Some(aside) => Some(reply::integer(&aside)?),
-                None => (at >= 0).then(|| at - self.shift),
-            };
-            let wanted = self.options.as_ref().is_none_or(|o| o.wants_type(&type_name));
-            // One that is gone by now is not there.
-            if type_name != "none" && wanted {
-                pendings.push(Pending { key, name, type_name, expires_at, attempt: 0 });
-            }
-        }
-        self.values(pendings).await?;
         Ok(true)
     }
 
-    // Values of a page, and the names of the next one.
-    async fn values(&mut self, page: Vec<Pending>) -> Result<()> {
-        let mut commands = Pipeline::with_capacity(page.len() + 1);
-        for pending in &page {
-            let name = &pending.name[..];
-            match Kind::of(&pending.type_name) {
-                Some(Kind::String) => {
-                    commands.cmd("GETRANGE").arg(name).arg(0).arg(PAGE_STRING - 1);
-                }
-                Some(Kind::List) => {
-                    commands.cmd("LRANGE").arg(name).arg(0).arg(PAGE_ELEMENTS);
-                }
-                Some(Kind::Hash) => scanned(&mut commands, "HSCAN", name),
-                Some(Kind::Set) => scanned(&mut commands, "SSCAN", name),
-                Some(Kind::SortedSet) => scanned(&mut commands, "ZSCAN", name),
-                // Streams take several commands, and what is unknown may be of any size.
-                Some(Kind::Stream) | None => {
-                    commands.cmd("EXISTS").arg(name);
-                }
+    // Those that are read, and did not come before.
+    fn ours(
+        &mut self,
+        names: Vec<Bytes>,
+        wants: &(dyn Fn(&[u8]) -> bool + Sync),
+    ) -> Vec<(Bytes, Bytes)> {
+        let mut ours = Vec::with_capacity(names.len());
+        for name in names {
+            let Some(key) = self.place.key_of(&name) else { continue };
+            let belongs = self.options.as_ref().is_none_or(|options| options.wants_key(&key));
+            if belongs && wants(&key) && self.seen.insert(&name) {
+                ours.push((name, key));
             }
         }
-        let ahead = match self.keys {
-            Keys::Scan(Some(cursor)) => Some(cursor),
-            _ => None,
+        ours
+    }
+
+    // Types of the page of which the names are known.
+    fn types(&mut self, replies: &mut impl Iterator<Item = Value>) -> Result<()> {
+        let mut next = || {
+            let reply = replies.next().ok_or_else(|| reply::odd("TYPE"))?;
+            reply::checked("a key cannot be read", reply)
         };
-        if let Some(cursor) = ahead {
-            commands.add_command(self.scan_command(cursor));
+        for (name, key) in std::mem::take(&mut self.named) {
+            let type_name = reply::text(next()?)?;
+            let aside = match self.place.deadlines(&key) {
+                Some(_) => Some(next()?).filter(|aside| *aside != Value::Nil),
+                None => None,
+            };
+            let aside = aside.as_ref().map(reply::integer).transpose()?;
+            let wanted = self.options.as_ref().is_none_or(|o| o.wants_type(&type_name));
+            // One that is gone by now is not there.
+            if type_name != "none" && wanted {
+                self.typed.push(Pending { key, name, type_name, aside, attempt: 0 });
+            }
         }
-        if commands.is_empty() {
-            return Ok(());
-        }
-        let mut replies = self.node.all(&commands).await?;
-        if ahead.is_some() {
-            let names = replies.pop().ok_or_else(|| reply::odd("SCAN"))?;
-            self.ahead = Some(self.take_names(reply::checked("keys cannot be read", names)?)?);
-        }
-        let mut perhaps_empty = Vec::new();
-        for (pending, value) in page.into_iter().zip(replies) {
+        Ok(())
+    }
+
+    // Values of the page of which the types are known.
+    async fn values(
+        &mut self,
+        typed: Vec<Pending>,
+        replies: &mut (impl Iterator<Item = Value> + Send),
+    ) -> Result<()> {
+        let (mut whole, mut perhaps_empty) = (Vec::with_capacity(typed.len()), Vec::new());
+        for pending in typed {
+            let (Some(at), Some(value)) = (replies.next(), replies.next()) else {
+                return Err(reply::odd("PEXPIRETIME"));
+            };
             // It was made anew with another type.
             if reply::code(&value) == Some("WRONGTYPE") {
                 self.large.push_back(pending);
                 continue;
             }
-            let value = reply::checked("a key cannot be read", value)?;
-            if !self.small(&pending, value)? {
-                match pending.type_name.as_str() {
-                    // Too large, empty or gone.
-                    "string" => perhaps_empty.push(pending),
-                    _ => self.large.push_back(pending),
-                }
+            let at = reply::integer(&reply::checked("a key cannot be read", at)?)?;
+            match page::whole(&pending.type_name, value)? {
+                Some((body, elements)) => whole.push((pending, at, body, elements)),
+                // Too large, empty or gone.
+                None if pending.type_name == "string" => perhaps_empty.push(pending),
+                None => self.large.push_back(pending),
+            }
+        }
+        self.deadlines_of_fields(&mut whole).await?;
+        for (pending, at, body, elements) in whole {
+            // Nothing is left where it is gone.
+            if elements.is_empty()
+                && matches!(body, Body::Hash | Body::List | Body::Set | Body::SortedSet)
+            {
+                continue;
+            }
+            self.count += 1;
+            let head = Head { expires_at: self.deadline(&pending, at), body };
+            self.give(&pending.key, ItemPart::Head(head));
+            for element in elements {
+                self.give(&pending.key, ItemPart::Element(element));
             }
         }
         self.large.extend(perhaps_empty);
         Ok(())
     }
 
-    // Gives a key of which all came with the page; `false` where that is not so.
-    fn small(&mut self, pending: &Pending, value: Value) -> Result<bool> {
-        let mut elements = Vec::new();
-        let body = match Kind::of(&pending.type_name) {
-            Some(Kind::String) => {
-                let bytes = reply::bytes(value)?;
-                if bytes.is_empty() || bytes.len() >= PAGE_STRING {
-                    return Ok(false);
-                }
-                Body::String(bytes)
-            }
-            Some(Kind::List) => {
-                let items = reply::list(value)?;
-                if items.len() > PAGE_ELEMENTS {
-                    return Ok(false);
-                }
-                for (index, item) in (0..).zip(items) {
-                    elements.push(Element::At { index, value: reply::bytes(item)? });
-                }
-                Body::List
-            }
-            Some(kind @ (Kind::Hash | Kind::Set | Kind::SortedSet)) => {
-                // Deadlines of fields are a question of their own.
-                if kind == Kind::Hash && self.node.has_field_deadlines() {
-                    return Ok(false);
-                }
-                let (cursor, page) = reply::page(value)?;
-                if cursor != 0 {
-                    return Ok(false);
-                }
-                elements = of_page(kind, page)?;
-                match kind {
-                    Kind::Hash => Body::Hash,
-                    Kind::Set => Body::Set,
-                    _ => Body::SortedSet,
-                }
-            }
-            Some(Kind::Stream) | None => return Ok(false),
-        };
-        // Nothing is left where it is gone.
-        if elements.is_empty() && !matches!(body, Body::String(_)) {
-            return Ok(true);
+    // One that is kept aside, or what the server told.
+    fn deadline(&self, pending: &Pending, at: i64) -> Option<i64> {
+        pending.aside.or_else(|| (at >= 0).then(|| at - self.shift))
+    }
+
+    // Fields that are gone by now are not there.
+    async fn deadlines_of_fields(&self, whole: &mut [Whole]) -> Result<()> {
+        let mut hashes: Vec<_> = whole
+            .iter_mut()
+            .filter(|(_, _, body, elements)| matches!(body, Body::Hash) && !elements.is_empty())
+            .collect();
+        if hashes.is_empty() || !self.node.has_field_deadlines() {
+            return Ok(());
         }
-        self.count += 1;
-        let head = Head { expires_at: pending.expires_at, body };
-        self.give(&pending.key, ItemPart::Head(head));
-        for element in elements {
-            self.give(&pending.key, ItemPart::Element(element));
+        let mut ask = Pipeline::with_capacity(hashes.len());
+        for (pending, _, _, elements) in &hashes {
+            self.fields(&pending.key).ask(&mut ask, &pending.name, elements);
         }
-        Ok(true)
+        let mut replies = self.node.all(&ask).await?.into_iter();
+        for (pending, _, _, elements) in &mut hashes {
+            self.fields(&pending.key).set(elements, &mut replies)?;
+        }
+        Ok(())
+    }
+
+    fn fields(&self, key: &[u8]) -> Fields {
+        Fields { aside: self.place.field_deadlines(key), shift: self.shift }
     }
 
     fn give(&mut self, key: &Bytes, part: ItemPart) {
@@ -368,11 +378,7 @@ impl Reader {
         };
         pending.type_name = reply::text(type_name)?;
         let at = reply::integer(&at)?;
-        if at >= 0 {
-            pending.expires_at = Some(at - self.shift);
-        } else if self.place.deadlines(&pending.key).is_none() {
-            pending.expires_at = None;
-        }
+        let expires_at = self.deadline(&pending, at);
         if pending.type_name == "none" {
             return Ok(());
         }
@@ -383,7 +389,8 @@ impl Reader {
             pending.key.clone(),
             pending.name.clone(),
             &pending.type_name,
-            pending.expires_at,
+            expires_at,
+            self.fields(&pending.key),
         );
         match large.await {
             Ok(Some(large)) => {
@@ -401,24 +408,4 @@ impl Reader {
         }
         Ok(())
     }
-}
-
-fn scanned(commands: &mut Pipeline, command: &str, name: &[u8]) {
-    commands.cmd(command).arg(name).arg(0).arg("COUNT").arg(PAGE_ELEMENTS);
-}
-
-/// The elements of one reply to a command that scans.
-pub(crate) fn of_page(kind: Kind, page: Vec<Value>) -> Result<Vec<Element>> {
-    let mut elements = Vec::with_capacity(page.len());
-    let mut page = page.into_iter();
-    while let Some(name) = page.next() {
-        let name = reply::bytes(name)?;
-        let mut value = || page.next().ok_or_else(|| reply::odd("a page of elements"));
-        elements.push(match kind {
-            Kind::Set => Element::Member(name),
-            Kind::SortedSet => Element::Scored { member: name, score: reply::float(value()?)? },
-            _ => Element::Field { name, value: reply::bytes(value()?)?, expires_at: None },
-        });
-    }
-    Ok(elements)
 }

@@ -113,6 +113,7 @@ impl Session {
             Some(State::Undone) => return Ok(()),
             Some(_) => self.set_state(State::Undoing).await?,
         }
+        self.extras_back(true).await?;
         for target in &self.targets().await? {
             self.each(target, 'x', EMPTY, &['x']).await?;
             self.each(target, 'o', BACK, &['o']).await?;

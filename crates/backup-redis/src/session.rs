@@ -6,7 +6,8 @@ use backup_core::{
 };
 
 use crate::{
-    stage::Session,
+    extra::Extra,
+    stage::{KINDS, Session},
     token::{State, Way},
 };
 
@@ -25,12 +26,30 @@ impl Session {
         if matches!(state, State::Undoing | State::Undone) {
             return Err(Error::out_of_order("commit", "it was undone"));
         }
-        match &self.token.way {
-            Way::Swap(pairs) => self.swap(pairs, State::Committed).await?,
-            Way::Rename(_) => self.rename_in(state).await?,
+        let switched = match self.put_extras().await {
+            Err(error) => Err(error),
+            Ok(()) => match &self.token.way {
+                Way::Swap(pairs) => self.swap(pairs, State::Committed).await,
+                Way::Rename(_) => self.rename_in(state).await,
+            },
+        };
+        if let Err(error) = switched {
+            // Where it is not known that keys are old, whoever goes on takes all of it back.
+            if let Ok(Some(State::Staged | State::Sealed)) = self.state().await {
+                self.uncancelled().extras_back(false).await.map_err(|e| self.repair(e))?;
+            }
+            return Err(error);
         }
         self.tell_hook();
         Ok(())
+    }
+
+    fn repair(&self, error: Error) -> Error {
+        let what = "what was replaced cannot be put back";
+        Error::new(ErrorKind::RepairNeeded, what)
+            .on(format!("on the server, under {}", self.token.marker()))
+            .because(error)
+            .advise("when the server is well again, call resume")
     }
 
     async fn switch_back(&self) -> Result<()> {
@@ -43,16 +62,13 @@ impl Session {
             _ => {}
         }
         let back = match &self.token.way {
-            Way::Swap(pairs) => self.swap(pairs, State::Undone).await,
+            Way::Swap(pairs) => match self.extras_back(true).await {
+                Ok(()) => self.swap(pairs, State::Undone).await,
+                failed => failed,
+            },
             Way::Rename(_) => self.rename_back().await,
         };
-        back.map_err(|error| {
-            let what = "what was replaced cannot be put back";
-            Error::new(ErrorKind::RepairNeeded, what)
-                .on(format!("on the server, under {}", self.token.marker()))
-                .because(error)
-                .advise("when the server is well again, call resume")
-        })?;
+        back.map_err(|error| self.repair(error))?;
         self.tell_hook();
         Ok(())
     }
@@ -66,6 +82,7 @@ impl Session {
         if state == State::Committed {
             for target in self.targets().await? {
                 self.set_deadlines(&target.live, &self.live_place(), true).await?;
+                self.set_field_deadlines(&target.live).await?;
             }
         }
         self.remove().await
@@ -77,7 +94,9 @@ impl Session {
             Some(State::Committed | State::Undone) => {
                 return Err(Error::out_of_order("abort", "it was committed"));
             }
-            Some(State::Staged | State::Sealed) => {}
+            Some(State::Staged | State::Sealed) => {
+                self.extras_back(false).await.map_err(|e| self.repair(e))?;
+            }
             Some(_) => self.switch_back().await?,
         }
         self.remove().await
@@ -87,7 +106,7 @@ impl Session {
         match &self.token.way {
             Way::Swap(pairs) => self.release(pairs).await,
             Way::Rename(_) => {
-                self.sweep(&["n", "o", "x", "d", "s", "t"]).await?;
+                self.sweep(&KINDS).await?;
                 let node = self.marker_node().await?;
                 node.one(redis::cmd("DEL").arg(self.token.marker())).await.map(drop)
             }
@@ -100,14 +119,26 @@ impl SinkSession for Session {
     async fn existing(&self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
         self.cancel.check()?;
         let (collection, keys) = (collection.to_owned(), keys.to_vec());
-        self.on_runtime(|this| async move { this.look_up(&collection, &keys).await }).await
+        self.on_runtime(|this| async move {
+            match Extra::of(&collection) {
+                None => this.look_up(&collection, &keys).await,
+                Some(extra) => this.look_up_extra(extra, &keys).await,
+            }
+        })
+        .await
     }
 
     async fn write(&self, part: Part) -> Result<()> {
         self.cancel.check()?;
         match part {
             Part::Schema(schema) => self.announce(&schema),
-            Part::Records(batch) => self.records(batch).await,
+            Part::Records(batch) => match Extra::of(batch.collection()) {
+                None => self.records(batch).await,
+                Some(extra) => {
+                    self.on_runtime(|this| async move { this.stage_extra(extra, &batch).await })
+                        .await
+                }
+            },
             Part::End(_) | Part::Notice(_) => Ok(()),
             other => Err(other.refused_by("a Redis server")),
         }

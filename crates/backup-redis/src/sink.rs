@@ -10,6 +10,7 @@ use backup_core::{
 use crate::{
     Expiry, RedisStore,
     client::{Client, Info, Node},
+    extra::Extra,
     naming::Naming,
     options::RedisOptions,
     reply,
@@ -115,7 +116,17 @@ async fn look(
     token.check(naming.databases())?;
     let place = restored(&token, options);
     for name in &token.collections {
-        place.place(name)?;
+        match Extra::of(name) {
+            None => drop(place.place(name)?),
+            Some(extra) => {
+                extra.check(options)?;
+                if extra != Extra::Functions {
+                    notes.push(format!(
+                        "{name} holds until the server restarts, unless it is saved then"
+                    ));
+                }
+            }
+        }
     }
     let switch = match &token.way {
         Way::Swap(pairs) => {

@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, mpsc};
 use crate::{
     Consistency, RedisStore,
     client::{Client, Primary},
+    extra,
     live::{Lane, writes},
     pause::Pause,
     records::Announced,
@@ -33,23 +34,37 @@ impl RedisStore {
     async fn fix(&self, request: &PinRequest) -> Result<Pinned> {
         let primaries: Arc<[Primary]> = self.client.primaries().await?.into();
         let mut mark = None;
-        let (held, lanes) = match self.options.consistency {
+        let asked = &request.collections;
+        let mut extras = self.read_extras(&primaries, asked).await?;
+        let mut moved = false;
+        let (held, mut lanes) = match self.options.consistency {
             Consistency::Fuzzy => {
                 let before = writes(&self.client, &primaries).await;
                 (Held::Not { before }, self.lanes(&primaries, request))
             }
             Consistency::Paused(most) => {
                 let pause = Pause::begin(&self.client, &primaries, most).await?;
+                match self.read_extras(&primaries, asked).await {
+                    Ok(held) => extras = held,
+                    Err(error) => {
+                        Pause::end(&self.client, &primaries).await?;
+                        return Err(error);
+                    }
+                }
                 (Held::Writers(pause), self.lanes(&primaries, request))
             }
             Consistency::Snapshot(most) => {
                 let taken = snapshot::take(self, &primaries, request, most).await?;
                 mark = Some(taken.mark);
+                // What is the same before and after is that of the moment between.
+                let after = self.read_extras(&primaries, asked).await?;
+                moved = after != extras;
                 let running = |(partition, parts)| (partition, Mutex::new(State::Running(parts)));
                 let lanes = taken.partitions.into_iter().map(running);
                 (Held::Snapshots(taken.ends), lanes.collect())
             }
         };
+        lanes.extend(extra_lane(extra::parts(extras, moved)?));
         let live = matches!(held, Held::Not { .. });
         let (client, cancel) = (self.client.clone(), request.cancel.clone());
         let announced = Announced::default();
@@ -82,6 +97,15 @@ impl RedisStore {
         }
         lanes
     }
+}
+
+/// What is read already, as a partition.
+fn extra_lane(parts: Vec<Part>) -> Option<(Partition, Mutex<State>)> {
+    let (send, receive) = mpsc::channel(parts.len().max(1));
+    let any = !parts.is_empty();
+    // There is room for all of them.
+    parts.into_iter().for_each(|part| drop(send.try_send(Ok(part))));
+    any.then(|| (Partition::new("server"), Mutex::new(State::Running(receive))))
 }
 
 struct Session {

@@ -16,18 +16,23 @@ use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 
 use crate::{
     client::{Client, Node},
+    extra::{Extra, Told},
     naming::{Naming, Prefixes, REST},
     options::RedisOptions,
     place::{Place, helper, pattern},
     reply,
     slots::{self, Ranges},
     token::{State, Token, Way},
-    write::{NEAR_MS, Write},
+    write::Write,
 };
 
 /// Sets a marker that is there, also on a server without memory.
 const MARK: &str = "#!lua flags=allow-oom\n\
      return redis.call('SET', KEYS[1], ARGV[1], 'XX')";
+
+/// The kinds of names under which a restore keeps what it stages and replaces, and its notes.
+pub(crate) const KINDS: [&str; 13] =
+    ["n", "o", "x", "d", "h", "s", "t", "f", "u", "c", "F", "U", "C"];
 
 /// Keys of one round of the work that follows staging.
 pub(crate) const ROUND: usize = 512;
@@ -48,6 +53,7 @@ pub(crate) struct Session {
     /// Connections for writing, which stay.
     connected: Arc<OnceCell<Arc<[Target]>>>,
     pub(crate) answers: Arc<Mutex<Answers>>,
+    pub(crate) told: Arc<Mutex<Told>>,
 }
 
 /// What was told of live keys: by database and key the tally of its records. About 100 bytes
@@ -84,6 +90,7 @@ impl Session {
             turn: Arc::default(),
             connected: Arc::default(),
             answers: Arc::default(),
+            told: Arc::default(),
         }
     }
 
@@ -192,7 +199,9 @@ impl Session {
     pub(crate) async fn begin(&self) -> Result<()> {
         self.on_runtime(|this| async move {
             match this.state().await? {
-                None | Some(State::Staged | State::Sealed) => {}
+                None => {}
+                // A switch that was begun may have died.
+                Some(State::Staged | State::Sealed) => this.extras_back(false).await?,
                 Some(_) => return Err(Error::out_of_order("begin", "it was committed already")),
             }
             match &this.token.way {
@@ -202,7 +211,7 @@ impl Session {
                     let mut set = redis::cmd("SET");
                     set.arg(this.token.marker()).arg(State::Staged.as_str());
                     node.one(&set).await?;
-                    this.sweep(&["n", "o", "x", "d", "s", "t"]).await
+                    this.sweep(&KINDS).await
                 }
             }
         })
@@ -223,7 +232,10 @@ impl Session {
             let what = "the description of a collection is not one of Redis";
             return Err(Error::new(ErrorKind::Incompatible, what).on(name));
         }
-        restored(&self.token, &self.options).place(name)?;
+        match Extra::of(name) {
+            Some(extra) => extra.check(&self.options)?,
+            None => drop(restored(&self.token, &self.options).place(name)?),
+        }
         self.announced().insert(name.clone());
         Ok(())
     }
@@ -242,6 +254,7 @@ impl Session {
             let targets = this.connected().await?;
             let mut pipes: Vec<Pipeline> = targets.iter().map(|_| Pipeline::new()).collect();
             let mut lane = |db: u32, key: &[u8]| find(&targets, db, key);
+            write.field_deadlines = targets.iter().all(|to| to.staging.has_field_deadlines());
             write.batch(&batch, now_ms(), &mut lane, &mut pipes)?;
             let turn = this.turn.lock().await;
             drop(write);
@@ -327,39 +340,6 @@ impl Session {
                 // There may be a group of this name, which then stays as it is.
                 if reply::code(&reply) != Some("BUSYGROUP") {
                     reply::checked(what, reply)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Sets deadlines that are kept aside: those that are far, or at the end all.
-    pub(crate) async fn set_deadlines(&self, node: &Node, place: &Place, all: bool) -> Result<()> {
-        let near = now_ms().saturating_add(NEAR_MS);
-        for note in self.notes(node, 'd').await? {
-            let mut cursor = 0;
-            loop {
-                self.cancel.check()?;
-                let mut scan = redis::cmd("HSCAN");
-                scan.arg(&note[..]).arg(cursor).arg("COUNT").arg(ROUND);
-                let (next, page) = reply::page(node.one(&scan).await?)?;
-                let mut commands = Pipeline::new();
-                for (key, at) in reply::pairs(Value::Array(page))? {
-                    let key = reply::bytes(key)?;
-                    let at = reply::integer(&at)?.saturating_add(self.token.shift);
-                    if all || at > near {
-                        let set = commands.cmd("PEXPIREAT").arg(&place.name(&key)[..]).arg(at);
-                        // The application may have written it meanwhile.
-                        if all {
-                            set.arg("NX");
-                        }
-                        commands.cmd("HDEL").arg(&note[..]).arg(&key[..]);
-                    }
-                }
-                node.every("a deadline cannot be set", &commands).await?;
-                cursor = next;
-                if cursor == 0 {
-                    break;
                 }
             }
         }

@@ -9,6 +9,7 @@ use backup_core::{
 
 use crate::{
     client::{Client, Node},
+    extra::Extra,
     options::RedisOptions,
     reader::{Found, Reader},
     records::Records,
@@ -104,6 +105,9 @@ async fn describe(client: &Client, options: &Arc<RedisOptions>) -> Result<Descri
         });
         let slots: serde_json::Map<String, serde_json::Value> = shown.collect();
         description.metadata.insert("slots".to_owned(), slots.into());
+    }
+    for extra in Extra::ALL.into_iter().filter(|extra| extra.check(options).is_ok()) {
+        description.collections.push(CollectionDescription::new(extra.collection()));
     }
     let naming = options.naming();
     if options.names_rest() {

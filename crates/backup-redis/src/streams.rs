@@ -9,17 +9,23 @@ use redis::Value;
 use crate::{
     client::Node,
     model::{Element, StreamHead, StreamId},
-    reader::PAGE_ELEMENTS,
+    page::PAGE_ELEMENTS,
     reply,
 };
 
+/// Most entries, and most of each consumer that are pending, of a stream that one reply tells.
+pub(crate) const WHOLE_STREAM: usize = 64;
+
 /// Reads the entries of a stream page by page; its groups come from one reply.
+#[derive(Default)]
 pub(crate) struct Stream {
     /// From where the next page is read; `None` at the end.
     from: Option<String>,
     /// Pending entries that are not among those that were read yet.
     pending: BTreeSet<StreamId>,
     groups: VecDeque<Element>,
+    /// A consumer has more that is pending than was told.
+    cut: bool,
 }
 
 impl Stream {
@@ -47,7 +53,35 @@ impl Stream {
         if is_gone(&full) {
             return Ok(None);
         }
+        let full = reply::pairs(reply::checked("a stream cannot be read", full)?)?;
+        let (head, mut stream) = Self::of(full)?;
+        stream.from = Some("-".to_owned());
+        Ok(Some((head, stream)))
+    }
+
+    /// A stream of which everything may be in one reply to `XINFO STREAM FULL`, asked for so many
+    /// entries; `None` where it has more, or is gone.
+    pub(crate) fn whole(full: Value) -> Result<Option<(StreamHead, Vec<Element>)>> {
+        if is_gone(&full) {
+            return Ok(None);
+        }
         let mut full = reply::pairs(reply::checked("a stream cannot be read", full)?)?;
+        let mut take =
+            |name: &str| reply::take(&mut full, name).ok_or_else(|| reply::odd("XINFO STREAM"));
+        let length = reply::integer(&take("length")?)?;
+        let entries = reply::list(take("entries")?)?;
+        let (head, mut stream) = Self::of(full)?;
+        if stream.cut || usize::try_from(length).ok() != Some(entries.len()) {
+            return Ok(None);
+        }
+        let mut elements = Vec::with_capacity(entries.len() + stream.groups.len());
+        stream.entries(entries, &mut elements)?;
+        stream.deleted_before(None, &mut elements);
+        elements.extend(stream.groups);
+        Ok(Some((head, elements)))
+    }
+
+    fn of(mut full: Vec<(Value, Value)>) -> Result<(StreamHead, Self)> {
         let mut take =
             |name: &str| reply::take(&mut full, name).ok_or_else(|| reply::odd("XINFO STREAM"));
         let head = StreamHead {
@@ -55,12 +89,11 @@ impl Stream {
             max_deleted_id: reply::stream_id(take("max-deleted-entry-id")?)?,
             entries_added: reply::integer(&take("entries-added")?)?.unsigned_abs(),
         };
-        let mut stream =
-            Self { from: Some("-".to_owned()), pending: BTreeSet::new(), groups: VecDeque::new() };
+        let mut stream = Self::default();
         for group in reply::list(take("groups")?)? {
             stream.group(reply::pairs(group)?)?;
         }
-        Ok(Some((head, stream)))
+        Ok((head, stream))
     }
 
     fn group(&mut self, mut group: Vec<(Value, Value)>) -> Result<()> {
@@ -82,7 +115,10 @@ impl Stream {
             let consumer = reply::bytes(take("name")?)?;
             let element = Element::Consumer { group: name.clone(), consumer: consumer.clone() };
             self.groups.push_back(element);
-            for entry in reply::list(take("pending").or_else(|_| take("pel"))?)? {
+            let count = reply::integer(&take("pel-count")?)?;
+            let list = reply::list(take("pending").or_else(|_| take("pel"))?)?;
+            self.cut |= usize::try_from(count).ok() != Some(list.len());
+            for entry in list {
                 pendings.push(pending(&name, &consumer, entry)?);
             }
         }
@@ -105,23 +141,35 @@ impl Stream {
         let page = reply::list(node.one(&range).await?)?;
         let full = page.len() == PAGE_ELEMENTS;
         let mut elements = Vec::with_capacity(page.len());
+        let last = self.entries(page, &mut elements)?;
+        self.from = last.filter(|_| full).map(|id| format!("({id}"));
+        if self.from.is_none() {
+            self.deleted_before(None, &mut elements);
+        }
+        Ok(Some(elements))
+    }
+
+    // The id of the last one.
+    fn entries(
+        &mut self,
+        page: Vec<Value>,
+        elements: &mut Vec<Element>,
+    ) -> Result<Option<StreamId>> {
+        let mut last = None;
         for entry in page {
             let mut entry = reply::list(entry)?.into_iter();
             let (Some(id), Some(fields)) = (entry.next(), entry.next()) else {
                 return Err(reply::odd("an entry"));
             };
             let id = reply::stream_id(id)?;
-            self.deleted_before(Some(id), &mut elements);
+            self.deleted_before(Some(id), elements);
             self.pending.remove(&id);
             let fields = reply::pairs(fields)?.into_iter();
             let fields = fields.map(|(a, b)| Ok((reply::bytes(a)?, reply::bytes(b)?)));
             elements.push(Element::Entry { id, fields: fields.collect::<Result<_>>()? });
-            self.from = full.then(|| format!("({id}"));
+            last = Some(id);
         }
-        if self.from.is_none() {
-            self.deleted_before(None, &mut elements);
-        }
-        Ok(Some(elements))
+        Ok(last)
     }
 
     // Pending entries that are not there stand in their places, without fields.

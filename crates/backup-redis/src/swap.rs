@@ -8,7 +8,7 @@ use backup_core::{Error, ErrorKind, Result};
 use redis::{Pipeline, Value};
 
 use crate::{
-    stage::Session,
+    stage::{KINDS, Session},
     store,
     token::{State, Way},
 };
@@ -98,14 +98,13 @@ impl Session {
 
     /// Empties the spare databases; the one with the marker that counts comes last.
     pub(crate) async fn release(&self, pairs: &[(u32, u32)]) -> Result<()> {
-        let note = crate::place::helper(&self.token.id, 'd', None);
+        // What is left of notes went along with the content.
+        let mut unlink = redis::cmd("UNLINK");
+        for kind in KINDS.iter().flat_map(|kind| kind.chars()) {
+            unlink.arg(crate::place::helper(&self.token.id, kind, None));
+        }
         for (live, spare) in pairs.iter().rev() {
-            // What is left of the deadlines went along with the content.
-            for kind in ['s', 't'] {
-                let name = crate::place::helper(&self.token.id, kind, None);
-                self.client.first(*live).await?.one(redis::cmd("UNLINK").arg(name)).await?;
-            }
-            self.client.first(*live).await?.one(redis::cmd("UNLINK").arg(&note)).await?;
+            self.client.first(*live).await?.one(&unlink).await?;
             let node = self.client.first(*spare).await?;
             // Without the marker it is somebody else's. No transaction: a server without memory
             // takes none.

@@ -25,6 +25,8 @@ pub(crate) struct Write {
     pub(crate) by_slot: bool,
     pub(crate) naming: Naming,
     pub(crate) shift: i64,
+    /// Whether fields of hashes may expire where it is written.
+    pub(crate) field_deadlines: bool,
     /// By database and key, the next index of lists that may go on.
     lists: HashMap<(u32, Bytes), u64>,
 }
@@ -34,7 +36,8 @@ pub(crate) type Lanes<'a> = &'a mut dyn FnMut(u32, &[u8]) -> Result<usize>;
 
 impl Write {
     pub(crate) fn new(id: String, place: Place, by_slot: bool, naming: Naming, shift: i64) -> Self {
-        Self { id, place, by_slot, naming, shift, lists: HashMap::new() }
+        let (field_deadlines, lists) = (false, HashMap::new());
+        Self { id, place, by_slot, naming, shift, field_deadlines, lists }
     }
 
     fn note(&self, kind: char, key: &[u8]) -> String {
@@ -97,7 +100,7 @@ impl Write {
                     run.add("HSET", [name, value]);
                 }
                 ItemPart::Element(element) => {
-                    self.element(pipe, &run.name, &key, element).map_err(fault)?;
+                    self.element(pipe, &run.name, &key, element, now_ms).map_err(fault)?;
                 }
             }
         }
@@ -123,6 +126,9 @@ impl Write {
             Body::Dump { payload, .. } => {
                 pipe.cmd("RESTORE").arg(name).arg(0).arg(&payload[..]).arg("REPLACE");
             }
+            Body::Json(text) => {
+                pipe.cmd("JSON.SET").arg(name).arg("$").arg(&text[..]);
+            }
             Body::Stream(stream) => {
                 let ids = format!(
                     "{} {} {}",
@@ -143,6 +149,7 @@ impl Write {
         name: &[u8],
         key: &[u8],
         element: Element,
+        now_ms: i64,
     ) -> Result<()> {
         match element {
             Element::Range { offset, bytes } => {
@@ -150,10 +157,19 @@ impl Write {
             }
             Element::Field { name: field, value, expires_at } => {
                 pipe.cmd("HSET").arg(name).arg(&field[..]).arg(&value[..]);
-                if let Some(at) = expires_at {
-                    let at = at.saturating_add(self.shift);
-                    let expire = pipe.cmd("HPEXPIREAT").arg(name).arg(at);
+                let Some(at) = expires_at else { return Ok(()) };
+                if !self.field_deadlines {
+                    let what = "fields of hashes do not expire on this server";
+                    return Err(Error::new(ErrorKind::Unsupported, what)
+                        .advise("restore to Redis 7.4 or newer"));
+                }
+                let later = at.saturating_add(self.shift);
+                if later - now_ms > NEAR_MS {
+                    let expire = pipe.cmd("HPEXPIREAT").arg(name).arg(later);
                     expire.arg("FIELDS").arg(1).arg(&field[..]);
+                } else {
+                    let note = Place::aside(&self.id, 'h').name(key);
+                    pipe.cmd("HSET").arg(&note[..]).arg(&field[..]).arg(at);
                 }
             }
             Element::Entry { id, fields } => {

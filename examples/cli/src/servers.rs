@@ -85,7 +85,15 @@ fn qdrant(server: &Server) -> Result<backup_kit::qdrant::QdrantStore> {
 
 #[cfg(feature = "redis")]
 fn redis(server: &Server) -> Result<backup_kit::redis::RedisStore> {
-    let mut options = backup_kit::redis::RedisStore::options(&server.url).keys(&server.keys);
+    let mut options = backup_kit::redis::RedisStore::options(&server.url)
+        .keys(&server.keys)
+        .settings(&server.settings);
+    if server.functions {
+        options = options.functions();
+    }
+    if server.users {
+        options = options.users();
+    }
     if let Some(pem) = server.roots()? {
         options = options.root_certificate(pem);
     }

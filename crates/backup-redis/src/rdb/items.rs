@@ -77,7 +77,7 @@ impl<R: Read> Items<R> {
             Event::Stream(stream) => Some(self.head(Body::Stream(stream))),
             Event::Dump(payload) => {
                 let type_name = std::mem::take(&mut self.module);
-                Some(self.head(Body::Dump { type_name, payload: payload.into() }))
+                Some(self.head(Body::of_payload(type_name, payload.into())))
             }
             Event::End => match self.text.take()? {
                 Text::Whole(whole) => Some(self.head(Body::String(whole.into()))),

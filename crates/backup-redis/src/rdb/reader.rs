@@ -214,7 +214,7 @@ fn unknown<R: Read>(input: &Input<R>, what: &str, code: u8) -> Error {
 }
 
 /// Nine characters of six bits, then ten bits for the version of the encoding.
-fn module_name(id: u64) -> String {
+pub(super) fn module_name(id: u64) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     (0..9).rev().map(|n| char::from(LETTERS[(id >> (10 + 6 * n) & 0x3f) as usize])).collect()
 }

@@ -4,8 +4,8 @@ use std::io::{self, Read};
 
 use backup_core::{ErrorKind, Result};
 
-use super::Items;
-use crate::model::{Element, Item, ItemPart};
+use super::{Items, json_text};
+use crate::model::{Body, Element, Item, ItemPart};
 
 /// Each server's file, with every type in every form that it has; see `tests/data/README.md`.
 const FILES: [&[u8]; 4] = [
@@ -79,6 +79,27 @@ fn fields_of_hashes_keep_their_deadlines() {
 }
 
 #[test]
+fn documents_of_redis_json_are_json() {
+    let all = items(FILES[2]).unwrap();
+    let document = all.iter().find(|item| &*item.key == b"j:doc").unwrap();
+    let ItemPart::Head(head) = &document.part else { panic!("{document:?}") };
+    assert_eq!(head.body, Body::Json(br#"{"a":[1,2],"b":"x"}"#.to_vec().into()));
+    // As `DUMP` gives it, and what is something else.
+    let mut payload = b"\x07\x81E\xe2R8\xdf\x91,\x03\x05\x02{}\0\x0c\0checksum".to_vec();
+    assert_eq!(json_text(&payload).as_deref(), Some(&b"{}"[..]));
+    for len in 0..payload.len() {
+        assert_eq!(json_text(&payload[..len]), None, "{len}");
+    }
+    // Another version of the module's form, or a text that is no JSON: as it is.
+    payload[9] = 4;
+    assert_eq!(json_text(&payload), None);
+    payload[9] = 3;
+    payload[12] = b'!';
+    let body = Body::of_payload("ReJSON-RL".to_owned(), payload.into());
+    assert!(matches!(body, Body::Dump { .. }), "{body:?}");
+}
+
+#[test]
 fn a_byte_at_a_time_gives_the_same() {
     assert!(items(Slow(FILES[1])).unwrap() == items(FILES[1]).unwrap());
 }
@@ -109,6 +130,7 @@ fn a_newer_version_is_refused() {
     for header in [&b"REDIS0013"[..], b"REDIS9999", b"VALKEY081"] {
         let error = items(header).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::UnknownVersion, "{error}");
+        assert!(error.advice().contains("`paused`"), "{error}");
     }
     assert_eq!(items(&b"SQLite format 3"[..]).unwrap_err().kind(), ErrorKind::Corrupt);
 }

@@ -3,7 +3,9 @@
 mod cluster;
 mod conform;
 mod crash;
+mod extra;
 mod faults;
+mod meanwhile;
 mod merge;
 mod native;
 mod proxy;

@@ -7,7 +7,7 @@ use backup_redis::{Consistency, Expiry, RedisStore};
 
 use crate::{
     cluster::Cluster,
-    server::{Raw, Server, available, content, leftovers, now_ms},
+    server::{Raw, Server, available, content, has, leftovers, now_ms},
     writer::Writer,
 };
 
@@ -95,6 +95,29 @@ pub(crate) fn fill(raws: &mut [Raw]) {
     ] {
         to.words(command);
     }
+    // What newer servers have.
+    if has(&mut to.0[0], "HPEXPIREAT") {
+        for command in [
+            "HSET fields:small a 1 b 2 c 3",
+            "HPEXPIREAT fields:small 4102444800123 FIELDS 1 a",
+            "HPEXPIRE fields:small 7200000 FIELDS 1 c",
+            "HPEXPIREAT hash:large 4102444800456 FIELDS 3 n1 n2 n1999",
+        ] {
+            to.words(command);
+        }
+    }
+    if has(&mut to.0[0], "JSON.SET") {
+        to.run(&[
+            b"JSON.SET",
+            b"doc:object",
+            b"$",
+            br#"{"b":[1.10,1e300,-0.0],"a":{"x":18446744073709551615}}"#,
+        ]);
+        to.run(&[b"JSON.SET", b"doc:text", b"$", "\"\u{e9}\\u0001\"".as_bytes()]);
+        let long = format!("[{}1]", "1234567,".repeat(4000));
+        to.run(&[b"JSON.SET", b"doc:long", b"$", long.as_bytes()]);
+        to.words("PEXPIREAT doc:text 4102444800789");
+    }
 }
 
 /// All that an application can ask, without what changes by itself.
@@ -108,6 +131,19 @@ fn seen(raws: &mut [Raw]) -> Vec<String> {
         let ids = ["last-generated-id", "max-deleted-entry-id", "entries-added", "length"];
         let ids: Vec<_> = ids.map(|id| stream.split(id).nth(1).map(|s| s[..60].to_owned())).into();
         all.push(format!("{name} {groups:?} {ids:?}"));
+    }
+    if has(&mut to.0[0], "HPEXPIREAT") {
+        for key in ["fields:small a b c", "hash:large n1 n2 n3 n1999"] {
+            let (key, fields) = key.split_once(' ').unwrap();
+            let count = fields.split(' ').count();
+            let at = to.words(&format!("HPEXPIRETIME {key} FIELDS {count} {fields}"));
+            all.push(format!("{key} {at:?}"));
+        }
+    }
+    if has(&mut to.0[0], "JSON.SET") {
+        for key in ["doc:object", "doc:text", "doc:long"] {
+            all.push(format!("{key} {:?}", to.words(&format!("JSON.GET {key}"))));
+        }
     }
     let full = format!("{:?}", to.words("XINFO STREAM stream:groups FULL"));
     let pending: Vec<&str> = full.split("pending").skip(1).collect();
@@ -218,6 +254,21 @@ async fn what_expired_meanwhile_is_gone_and_remaining_time_can_be_given_again() 
     let (from, to) = (Server::start(&[]), Server::start(&[]));
     from.raw().run("SET short s PX 1500");
     from.raw().run("SET long l PX 100000");
+    let fields = has(&mut from.raw(), "HPEXPIRE");
+    if fields {
+        from.raw().run("HSET fields short s long l stays x");
+        from.raw().run("HPEXPIRE fields 1500 FIELDS 1 short");
+        from.raw().run("HPEXPIRE fields 100000 FIELDS 1 long");
+    }
+    let names = |server: &Server| {
+        let mut names = server.raw().strings(&[b"KEYS", b"*"]);
+        names.sort();
+        names
+    };
+    let field = |server: &Server, name: &str| -> i64 {
+        let at = server.raw().run(&format!("HPEXPIRETIME fields FIELDS 1 {name}"));
+        redis::from_redis_value::<Vec<i64>>(at).unwrap()[0]
+    };
     let taken_at_ms = now_ms();
     let folder = tempfile::tempdir().unwrap();
     let catalog = Catalog::open(folder.path()).unwrap();
@@ -228,7 +279,13 @@ async fn what_expired_meanwhile_is_gone_and_remaining_time_can_be_given_again() 
     let store = RedisStore::connect(&to.url()).await.unwrap();
     let stores = Stores::new("ttl", "1.0.0").with("redis", store);
     stores.plan_restore(&latest).await.unwrap().execute().await.unwrap();
-    assert_eq!(to.raw().strings(&[b"KEYS", b"*"]), [b"long".to_vec()]);
+    let mut wanted = vec![b"long".to_vec()];
+    if fields {
+        wanted.insert(0, b"fields".to_vec());
+        assert_eq!(field(&to, "short"), -2);
+        assert_eq!((field(&to, "long"), field(&to, "stays")), (field(&from, "long"), -1));
+    }
+    assert_eq!(names(&to), wanted);
     let deadline = |server: &Server| -> i64 {
         redis::from_redis_value(server.raw().run("PEXPIRETIME long")).unwrap()
     };
@@ -238,6 +295,10 @@ async fn what_expired_meanwhile_is_gone_and_remaining_time_can_be_given_again() 
     stores.plan_restore(&latest).await.unwrap().execute().await.unwrap();
     assert!(deadline(&to) >= deadline(&from) + 1600);
     assert_eq!(to.raw().text("GET short"), "s");
+    if fields {
+        assert!(field(&to, "long") >= field(&from, "long") + 1600);
+        assert_eq!(to.raw().text("HGET fields short"), "s");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,7 @@
 //! Real servers, each on a free port and in a folder of its own.
 
 use std::{
+    ffi::OsString,
     fs,
     net::TcpListener,
     path::PathBuf,
@@ -17,9 +18,14 @@ pub(crate) struct Server {
     sentinel: bool,
 }
 
+/// `REDIS_SERVER` names another one than the system's: a newer one has types that are tested, too.
+fn program() -> OsString {
+    std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
 /// Whether there is a server to test with; says so where there is none.
 pub(crate) fn available() -> bool {
-    let found = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
+    let found = Command::new(program()).arg("--version").stdout(Stdio::null()).status();
     if found.is_ok_and(|status| status.success()) {
         return true;
     }
@@ -71,6 +77,10 @@ impl Server {
             "repl-diskless-sync yes".to_owned(),
             "repl-diskless-sync-delay 0".to_owned(),
         ];
+        // With RedisJSON its documents are among the types.
+        if let Ok(module) = std::env::var("REDIS_JSON") {
+            lines.push(format!("loadmodule {module}"));
+        }
         if self.sentinel {
             lines.clear();
         }
@@ -83,7 +93,7 @@ impl Server {
         }
         lines.extend(self.options.iter().cloned());
         fs::write(&config, lines.join("\n")).unwrap();
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(program());
         command.arg(&config);
         if self.sentinel {
             command.arg("--sentinel");
@@ -190,6 +200,11 @@ impl Server {
     pub(crate) fn raw(&self) -> Raw {
         Raw::to(&self.url())
     }
+}
+
+/// Whether a server has a command.
+pub(crate) fn has(raw: &mut Raw, command: &str) -> bool {
+    raw.run(&format!("COMMAND INFO {command}")) != redis::Value::Array(vec![redis::Value::Nil])
 }
 
 /// Every key of the database with its digest and deadline, in order.

@@ -195,7 +195,16 @@ impl Store {
                 "without",
                 "model",
             ],
-            "redis" => &["url", "root_certificate", "user", "password", "keys"],
+            "redis" => &[
+                "url",
+                "root_certificate",
+                "user",
+                "password",
+                "keys",
+                "functions",
+                "users",
+                "settings",
+            ],
             "neo4j" => &["url", "user", "password", "database", "key"],
             other => {
                 let unknown = fault(named, format!("unknown kind of store `{other}`"));

@@ -34,6 +34,10 @@ pub(crate) struct Server {
     pub(crate) keys: Vec<String>,
     /// By label, the properties by which a node is found.
     pub(crate) node_keys: BTreeMap<String, Vec<String>>,
+    /// Whether functions and users of the server belong to it, and which settings.
+    pub(crate) functions: bool,
+    pub(crate) users: bool,
+    pub(crate) settings: Vec<String>,
 }
 
 impl Server {
@@ -69,6 +73,9 @@ impl Server {
             model: text("model")?,
             keys: section.texts("keys")?,
             node_keys: node_keys(section)?,
+            functions: section.flag("functions")?.unwrap_or(false),
+            users: section.flag("users")?.unwrap_or(false),
+            settings: section.texts("settings")?,
         })
     }
 }

@@ -363,10 +363,12 @@ fn servers_are_read_and_their_secrets_are_elsewhere() {
     assert_eq!(server.secret, Some(Secret::Env("QDRANT_API_KEY".into())));
 
     let redis = "kind = \"redis\"\nurl = \"redis://localhost:6379/2\"\nuser = \"u\"\n\
-                 password = { file = \"redis.key\" }";
+                 password = { file = \"redis.key\" }\nusers = true\nsettings = [\"hz\"]";
     let Kind::Redis(server) = store(redis).unwrap().kind else { panic!("another kind") };
     assert_eq!(server.form, Form::Logical);
     assert_eq!(server.secret, Some(Secret::File("/etc/memory/redis.key".into())));
+    assert_eq!((server.functions, server.users), (false, true));
+    assert_eq!(server.settings, ["hz"]);
 
     let neo4j = "kind = \"neo4j\"\nurl = \"bolt://localhost:7687\"\ndatabase = \"graph\"\n\
                  password = { command = [\"pass\", \"neo4j\"] }\n\
