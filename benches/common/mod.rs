@@ -86,9 +86,14 @@ pub(crate) fn worker(work: impl FnOnce(&[String]) -> Result<()>) -> Result<bool>
     let start = Instant::now();
     work(&args[at + 1..])?;
     let seconds = start.elapsed().as_secs_f64();
+    println!("{seconds} {}", peak()?);
+    Ok(true)
+}
+
+/// The highest memory of this process so far, in MiB.
+pub(crate) fn peak() -> Result<f64> {
     let status = fs::read_to_string("/proc/self/status")?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let peak = peak.and_then(|text| text.trim().split(' ').next()?.parse::<f64>().ok());
-    println!("{seconds} {}", peak.unwrap_or(f64::NAN) / 1024.0);
-    Ok(true)
+    Ok(peak.unwrap_or(f64::NAN) / 1024.0)
 }
