@@ -80,7 +80,9 @@ impl Adapter for RedisStore {
         can.records = !self.options.native;
         can.elements = !self.options.native;
         can.blobs = self.options.native;
-        can.collections = !self.options.names_rest() || self.options.naming().databases().len() > 1;
+        can.collections = !self.options.names_rest()
+            || self.options.naming().databases().len() > 1
+            || Extra::ALL.iter().any(|extra| extra.check(&self.options).is_ok());
         can.undo = true;
         can.merge = true;
         can.pins = self.options.consistency != crate::Consistency::Fuzzy;
