@@ -429,7 +429,8 @@ fn a_secret_in_the_configuration_is_refused_and_not_repeated() {
         (
             format!("{redis}url = \"redis://h\"\npath = \"p\""),
             "8:1: unknown key `path` in [[store]] | known here: name, kind, optional, default, \
-             fields, conflicts, url, root_certificate, user, password, keys"
+             fields, conflicts, url, root_certificate, user, password, keys, \
+             functions, users, settings"
                 .into(),
         ),
     ] {
