@@ -2,7 +2,9 @@
 
 use backup_core::{
     Cancel, CollectionEnd, Content, Part, PinRequest, Pinned, Result, Schema, Sink, SinkSession,
-    Source, StagePlan, StageToken, WriteMode, manifest::CollectionInfo, record::RecordBatch,
+    Source, StagePlan, StageToken, WriteMode,
+    manifest::CollectionInfo,
+    record::{RecordBatch, canonical::canonicalize},
 };
 use backup_neo4j::Neo4jStore;
 use serde_json::{Value, json};
@@ -41,8 +43,11 @@ impl Archive {
         let schema =
             Schema { collection: collection.to_owned(), document, info: CollectionInfo::default() };
         self.schemas.push(schema);
-        let lines =
-            records.iter().map(|(key, value)| format!("{}\n", json!({"key": key, "value": value})));
+        let lines = records.iter().map(|(key, value)| {
+            // In canonical form, whatever order the members came in.
+            let line = json!({"key": key, "value": value}).to_string();
+            canonicalize(line.as_bytes()).expect("JSON") + "\n"
+        });
         let lines: String = lines.collect();
         if !lines.is_empty() {
             self.batches.push(RecordBatch::from_lines(collection, lines.into()).expect("records"));
