@@ -1,16 +1,15 @@
-//! One collection: its shards, each an engine shard, and the points in them.
+//! One collection: what is asked of it, and of its points.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use qdrant_edge::{
-    CountRequest, CreateIndex, EdgeConfig, EdgeShard, FieldIndexOperations, JsonPath, Payload,
-    PayloadFieldSchema, PayloadIndexInfo, PayloadOps, PointId, PointInsertOperations,
-    PointOperations, PointStructPersisted, Record, ScrollRequest, SetPayloadOp, SparseVector,
-    UpdateOperation, VectorPersisted, VectorStructPersisted, WithPayloadInterface, WithVector,
+    CountRequest, FieldIndexOperations, JsonPath, Payload, PayloadFieldSchema, PayloadIndexInfo,
+    PointId, PointInsertOperations, PointOperations, PointStructPersisted, Record, ScrollRequest,
+    SparseVector, UpdateOperation, VectorPersisted, VectorStructPersisted, WithPayloadInterface,
+    WithVector,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -18,10 +17,13 @@ use serde_json::{Value, json};
 use crate::config::{CollectionConfig, UpdateCollection};
 use crate::error::{Error, Result};
 use crate::files::write_json;
+use crate::live::{Live, Shard, index_operation};
 use crate::ring::Ring;
+use crate::sharding::{KeyShards, NewKey, Selector, ShardKey};
 
 pub(crate) const CONFIG_FILE: &str = "config.json";
 pub(crate) const INDEX_FILE: &str = "payload_index.json";
+pub(crate) const KEYS_FILE: &str = "shard_key_mapping.json";
 
 /// The payload indexes of a collection, by field.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -34,23 +36,6 @@ pub(crate) struct Collection {
     pub(crate) name: String,
     dir: PathBuf,
     live: RwLock<Live>,
-}
-
-/// What a snapshot can replace as one.
-#[derive(Debug)]
-pub(crate) struct Live {
-    pub(crate) config: CollectionConfig,
-    pub(crate) indexes: Indexes,
-    pub(crate) shards: Vec<Shard>,
-    ring: Ring,
-}
-
-#[derive(Debug)]
-pub(crate) struct Shard {
-    pub(crate) edge: EdgeShard,
-    /// Held while the shard is written or flushed: the engine allows only one of them at a time.
-    writing: Mutex<()>,
-    operations: AtomicU64,
 }
 
 /// What a change answers: the number of its operation, and whether it was waited for.
@@ -69,25 +54,37 @@ pub(crate) enum UpdateStatus {
 
 #[derive(Debug)]
 pub(crate) struct Page {
-    pub(crate) records: Vec<Record>,
+    pub(crate) records: Vec<Placed>,
     pub(crate) next: Option<PointId>,
+}
+
+/// A record, and the shard key under which it lies.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    pub(crate) record: Record,
+    pub(crate) key: Option<ShardKey>,
 }
 
 impl Collection {
     /// Creates a collection in `dir`, which must not exist. Its configuration is written last: a
     /// folder without it is a creation that was cut short.
-    pub(crate) fn create(name: &str, dir: &Path, config: CollectionConfig) -> Result<Self> {
-        let edge = config.edge()?;
-        let indexes = Indexes::default();
-        let mut shards = Vec::new();
-        for id in 0..config.shards() {
-            let dir = dir.join(id.to_string());
-            fs::create_dir_all(&dir)?;
-            shards.push(Shard::new(EdgeShard::new(&dir, edge.clone())?));
+    ///
+    /// Where shard keys choose the shards there are none until keys are made.
+    pub(crate) fn create(
+        name: &str,
+        dir: &Path,
+        config: CollectionConfig,
+        indexes: Indexes,
+    ) -> Result<Self> {
+        fs::create_dir_all(dir)?;
+        let mut shards = BTreeMap::new();
+        for id in config.automatic_shards() {
+            shards.insert(id, Shard::create(dir, id, None, &config, &indexes)?);
         }
+        write_json(&dir.join(KEYS_FILE), &json!([]))?;
         write_json(&dir.join(INDEX_FILE), &indexes)?;
         write_json(&dir.join(CONFIG_FILE), &config)?;
-        let live = Live { ring: Ring::new(shards.len()), config, indexes, shards };
+        let live = Live::new(config, indexes, shards, Vec::new());
         Ok(Self { name: name.to_owned(), dir: dir.to_owned(), live: RwLock::new(live) })
     }
 
@@ -109,13 +106,12 @@ impl Collection {
     }
 
     fn check_open(&self, live: &Live) -> Result<()> {
-        if live.shards.is_empty() { Err(Error::no_collection(&self.name)) } else { Ok(()) }
+        if live.is_open { Ok(()) } else { Err(Error::no_collection(&self.name)) }
     }
 
     /// Closes the engine's files, so that they can be removed: it writes to them until then.
     pub(crate) fn close(&self) {
-        let mut live = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        live.shards.clear();
+        self.live.write().unwrap_or_else(PoisonError::into_inner).close();
     }
 
     pub(crate) fn info(&self) -> Result<Value> {
@@ -124,7 +120,7 @@ impl Collection {
         let mut indexed = 0;
         let mut segments = 0;
         let mut schema: BTreeMap<String, PayloadIndexInfo> = BTreeMap::new();
-        for shard in &live.shards {
+        for shard in live.shards.values() {
             let info = shard.edge.info();
             points += info.points_count;
             indexed += info.indexed_vectors_count;
@@ -150,10 +146,14 @@ impl Collection {
 
     pub(crate) fn cluster(&self, peer: u64) -> Result<Value> {
         let live = self.read()?;
-        let shards: Vec<Value> = (live.shards.iter().enumerate())
+        let shards: Vec<Value> = (live.shards.iter())
             .map(|(id, shard)| {
                 let points = shard.edge.info().points_count;
-                json!({"shard_id": id, "points_count": points, "state": "Active"})
+                let mut shown = json!({"shard_id": id, "points_count": points, "state": "Active"});
+                if let Some(key) = &shard.key {
+                    shown["shard_key"] = json!(key);
+                }
+                shown
             })
             .collect();
         Ok(json!({
@@ -195,29 +195,94 @@ impl Collection {
         Ok(updated)
     }
 
+    /// The shard keys, in the order in which they were made.
+    pub(crate) fn keys(&self) -> Result<Value> {
+        let live = self.read()?;
+        let keys: Vec<_> = live.keys.iter().map(|shards| json!({"key": shards.key})).collect();
+        Ok(json!({ "shard_keys": keys }))
+    }
+
+    pub(crate) fn create_key(&self, new: NewKey, peer: u64) -> Result<()> {
+        let mut live = self.write()?;
+        live.check_custom()?;
+        let key = new.shard_key;
+        if live.keys.iter().any(|shards| shards.key == key) {
+            let name = &self.name;
+            let text = format!("Sharding key {key} already exists for collection {name}");
+            return Err(Error::bad_request(text));
+        }
+        if let Some(other) = new.placement.iter().flatten().find(|asked| **asked != peer) {
+            return Err(Error::bad_request(format!("Peer {other} does not exist")));
+        }
+        let last = live.keys.iter().flat_map(|shards| &shards.shard_ids).max().copied();
+        let first = last.unwrap_or(0) + 1;
+        let number = new.shards_number.unwrap_or(live.config.params.shard_number).get();
+        let ids: Vec<u32> = (first..first + number).collect();
+        for id in &ids {
+            let shard =
+                Shard::create(&self.dir, *id, Some(key.clone()), &live.config, &live.indexes)?;
+            live.shards.insert(*id, shard);
+        }
+        live.rings.insert(Some(key.clone()), Ring::new(ids.clone()));
+        live.keys.push(KeyShards { key, shard_ids: ids });
+        Ok(write_json(&self.dir.join(KEYS_FILE), &live.keys)?)
+    }
+
+    /// Removes a shard key with its points.
+    pub(crate) fn delete_key(&self, key: ShardKey) -> Result<()> {
+        let mut live = self.write()?;
+        live.check_custom()?;
+        let Some(at) = live.keys.iter().position(|shards| shards.key == key) else {
+            let name = &self.name;
+            let text = format!("Sharding key {key} does not exist for collection {name}");
+            return Err(Error::bad_request(text));
+        };
+        let removed = live.keys.remove(at);
+        write_json(&self.dir.join(KEYS_FILE), &live.keys)?;
+        live.rings.remove(&Some(key));
+        for id in removed.shard_ids {
+            live.shards.remove(&id);
+            fs::remove_dir_all(self.dir.join(id.to_string()))?;
+        }
+        Ok(())
+    }
+
+    /// Each id once, though several keys may have it.
     pub(crate) fn retrieve(
         &self,
         ids: &[PointId],
         payload: Option<WithPayloadInterface>,
         vector: WithVector,
-    ) -> Result<Vec<Record>> {
+        keys: Option<&Selector>,
+    ) -> Result<Vec<Placed>> {
         let live = self.read()?;
-        let mut parts = vec![Vec::new(); live.shards.len()];
-        for id in ids {
-            parts[live.ring.shard_of(id)].push(*id);
-        }
-        let mut records = Vec::with_capacity(ids.len());
-        for (shard, part) in live.shards.iter().zip(&parts).filter(|(_, part)| !part.is_empty()) {
-            records.extend(shard.edge.retrieve(part, payload.clone(), Some(vector.clone()))?);
+        let mut records: Vec<Placed> = Vec::with_capacity(ids.len());
+        let mut found = HashSet::new();
+        for ring in live.rings_to_read(keys)? {
+            let mut parts: BTreeMap<u32, Vec<PointId>> = BTreeMap::new();
+            for id in ids {
+                parts.entry(ring.shard_of(id)).or_default().push(*id);
+            }
+            for (id, part) in parts {
+                let shard = live.shard(id)?;
+                let read = shard.edge.retrieve(&part, payload.clone(), Some(vector.clone()))?;
+                let new = read.into_iter().filter(|record| found.insert(record.id));
+                records.extend(new.map(|record| Placed { record, key: shard.key.clone() }));
+            }
         }
         Ok(records)
     }
 
-    pub(crate) fn scroll(&self, request: ScrollRequest) -> Result<Page> {
+    pub(crate) fn scroll(&self, request: ScrollRequest, keys: Option<&Selector>) -> Result<Page> {
         let live = self.read()?;
-        if let [shard] = &live.shards[..] {
+        let shards = live.shards_to_read(keys)?;
+        let placed = |shard: &Shard, records: Vec<Record>| -> Vec<Placed> {
+            let key = &shard.key;
+            records.into_iter().map(|record| Placed { record, key: key.clone() }).collect()
+        };
+        if let [shard] = shards[..] {
             let (records, next) = shard.edge.scroll(request)?;
-            return Ok(Page { records, next });
+            return Ok(Page { records: placed(shard, records), next });
         }
         if request.order_by.is_some() {
             return Err(Error::bad_request("This server orders only collections of one shard"));
@@ -225,19 +290,20 @@ impl Collection {
         let limit = request.limit.unwrap_or(ScrollRequest::default_limit());
         let request = ScrollRequest { limit: Some(limit.saturating_add(1)), ..request };
         let mut records = Vec::new();
-        for shard in &live.shards {
-            records.extend(shard.edge.scroll(request.clone())?.0);
+        for shard in shards {
+            records.extend(placed(shard, shard.edge.scroll(request.clone())?.0));
         }
-        records.sort_unstable_by_key(|record| record.id);
-        let next = records.get(limit).map(|record| record.id);
+        records.sort_by_key(|placed| placed.record.id);
+        records.dedup_by_key(|placed| placed.record.id);
+        let next = records.get(limit).map(|placed| placed.record.id);
         records.truncate(limit);
         Ok(Page { records, next })
     }
 
-    pub(crate) fn count(&self, request: &CountRequest) -> Result<usize> {
+    pub(crate) fn count(&self, request: &CountRequest, keys: Option<&Selector>) -> Result<usize> {
         let live = self.read()?;
         let mut count = 0;
-        for shard in &live.shards {
+        for shard in live.shards_to_read(keys)? {
             count += shard.edge.count(request.clone())?;
         }
         Ok(count)
@@ -245,12 +311,21 @@ impl Collection {
 
     /// Applies a change. Without `wait`, a server answers before it knows whether the change could
     /// be made: neither does this answer tell, though it comes after the change.
-    pub(crate) fn update(&self, operation: UpdateOperation, wait: bool) -> Result<Updated> {
+    pub(crate) fn update(
+        &self,
+        operation: UpdateOperation,
+        keys: Option<&Selector>,
+        wait: bool,
+    ) -> Result<Updated> {
         check(&operation)?;
         let live = self.read()?;
-        match live.update(operation) {
-            Ok(updated) if wait => Ok(updated),
-            Ok(updated) => Ok(Updated { status: UpdateStatus::Acknowledged, ..updated }),
+        let rings = live.rings_to_write(keys)?;
+        let updates = rings.into_iter().map(|ring| live.update(operation.clone(), ring));
+        let updated = updates.collect::<Result<Vec<_>>>().map(|all| all.into_iter().next());
+        match updated {
+            Ok(None) => Err(Error::bad_input("Empty shard keys selection")),
+            Ok(Some(updated)) if wait => Ok(updated),
+            Ok(Some(updated)) => Ok(Updated { status: UpdateStatus::Acknowledged, ..updated }),
             Err(error) if !wait && error.is_bad_input() => {
                 Ok(Updated { operation_id: 0, status: UpdateStatus::Acknowledged })
             }
@@ -262,9 +337,15 @@ impl Collection {
     /// What was there goes to `trash`.
     pub(crate) fn replace(&self, folder: &Path, trash: &Path) -> Result<()> {
         let mut live = self.write()?;
+        let missing = |id: &&u32| !folder.join(id.to_string()).exists();
+        if let Some(id) = live.shards.keys().find(missing) {
+            let text = format!("No shard found: {id} at {}", folder.display());
+            return Err(Error::service(text));
+        }
         write_json(&folder.join(CONFIG_FILE), &live.config)?;
         write_json(&folder.join(INDEX_FILE), &live.indexes)?;
-        live.shards.clear();
+        write_json(&folder.join(KEYS_FILE), &live.keys)?;
+        live.close();
         fs::rename(&self.dir, trash)?;
         let moved = fs::rename(folder, &self.dir);
         if moved.is_err() {
@@ -276,10 +357,10 @@ impl Collection {
     }
 
     /// Replaces the data of one shard.
-    pub(crate) fn replace_shard(&self, id: usize, folder: &Path, trash: &Path) -> Result<()> {
+    pub(crate) fn replace_shard(&self, id: u32, folder: &Path, trash: &Path) -> Result<()> {
         let mut live = self.write()?;
         let dir = self.dir.join(id.to_string());
-        live.shards.clear();
+        live.close();
         fs::rename(&dir, trash)?;
         let moved = fs::rename(folder, &dir);
         if moved.is_err() {
@@ -289,137 +370,6 @@ impl Collection {
         moved?;
         Ok(())
     }
-}
-
-impl Live {
-    fn open(dir: &Path) -> Result<Self> {
-        let config: CollectionConfig = serde_json::from_slice(&fs::read(dir.join(CONFIG_FILE))?)?;
-        let indexes: Indexes = serde_json::from_slice(&fs::read(dir.join(INDEX_FILE))?)?;
-        let edge: EdgeConfig = config.edge()?;
-        let mut shards = Vec::new();
-        for id in 0..config.shards() {
-            let shard = EdgeShard::load(&dir.join(id.to_string()), Some(edge.clone()))?;
-            shards.push(Shard::new(shard));
-        }
-        let live = Self { ring: Ring::new(shards.len()), config, indexes, shards };
-        live.index_what_is_not()?;
-        Ok(live)
-    }
-
-    /// Makes the indexes that a replaced shard came without.
-    fn index_what_is_not(&self) -> Result<()> {
-        for shard in &self.shards {
-            let there = shard.edge.info().payload_schema;
-            for (field, schema) in &self.indexes.schema {
-                if !there.contains_key(field) {
-                    shard.update(index_operation(field.clone(), schema.clone()))?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn shard(&self, id: usize) -> Result<&Shard> {
-        self.shards.get(id).ok_or_else(|| Error::not_found(format!("shard {id} not found")))
-    }
-
-    fn update(&self, operation: UpdateOperation) -> Result<Updated> {
-        match operation {
-            UpdateOperation::PointOperation(PointOperations::UpsertPoints(points)) => self.spread(
-                points.into_point_vec(),
-                |p| p.id,
-                |part| {
-                    let points = PointInsertOperations::PointsList(part);
-                    UpdateOperation::PointOperation(PointOperations::UpsertPoints(points))
-                },
-            ),
-            UpdateOperation::PointOperation(PointOperations::DeletePoints { ids }) => self.spread(
-                ids,
-                |id| *id,
-                |ids| UpdateOperation::PointOperation(PointOperations::DeletePoints { ids }),
-            ),
-            UpdateOperation::PayloadOperation(PayloadOps::SetPayload(op)) => {
-                self.set_payload(op, PayloadOps::SetPayload)
-            }
-            UpdateOperation::PayloadOperation(PayloadOps::OverwritePayload(op)) => {
-                self.set_payload(op, PayloadOps::OverwritePayload)
-            }
-            other => self.update_all(&other),
-        }
-    }
-
-    fn set_payload(
-        &self,
-        mut op: SetPayloadOp,
-        wrap: fn(SetPayloadOp) -> PayloadOps,
-    ) -> Result<Updated> {
-        match op.points.take() {
-            None => self.update_all(&UpdateOperation::PayloadOperation(wrap(op))),
-            Some(ids) => self.spread(
-                ids,
-                |id| *id,
-                |ids| {
-                    let op = SetPayloadOp { points: Some(ids), ..op.clone() };
-                    UpdateOperation::PayloadOperation(wrap(op))
-                },
-            ),
-        }
-    }
-
-    fn update_all(&self, operation: &UpdateOperation) -> Result<Updated> {
-        let mut last = 0;
-        for shard in &self.shards {
-            last = last.max(shard.update(operation.clone())?);
-        }
-        Ok(Updated { operation_id: last, status: UpdateStatus::Completed })
-    }
-
-    fn spread<T>(
-        &self,
-        items: Vec<T>,
-        id: impl Fn(&T) -> PointId,
-        operation: impl Fn(Vec<T>) -> UpdateOperation,
-    ) -> Result<Updated> {
-        let mut parts: Vec<Vec<T>> = Vec::new();
-        if self.shards.len() == 1 {
-            parts.push(items);
-        } else {
-            parts.resize_with(self.shards.len(), Vec::new);
-            for item in items {
-                parts[self.ring.shard_of(&id(&item))].push(item);
-            }
-        }
-        let mut last = 0;
-        for (shard, part) in self.shards.iter().zip(parts) {
-            if !part.is_empty() {
-                last = last.max(shard.update(operation(part))?);
-            }
-        }
-        Ok(Updated { operation_id: last, status: UpdateStatus::Completed })
-    }
-}
-
-impl Shard {
-    fn new(edge: EdgeShard) -> Self {
-        Self { edge, writing: Mutex::new(()), operations: AtomicU64::new(0) }
-    }
-
-    /// Stops writers, so that the shard can be flushed and its files copied.
-    pub(crate) fn stop_writers(&self) -> MutexGuard<'_, ()> {
-        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn update(&self, operation: UpdateOperation) -> Result<u64> {
-        let _writing = self.stop_writers();
-        self.edge.update(operation)?;
-        Ok(self.operations.fetch_add(1, Ordering::Relaxed))
-    }
-}
-
-fn index_operation(field_name: JsonPath, schema: PayloadFieldSchema) -> UpdateOperation {
-    let field_schema = Some(schema);
-    let create = FieldIndexOperations::CreateIndex(CreateIndex { field_name, field_schema });
-    UpdateOperation::FieldIndexOperation(create)
 }
 
 /// What the server checks before a change reaches the engine, which relies on it.
@@ -482,11 +432,13 @@ pub(crate) struct Shown {
     payload: Option<Payload>,
     #[serde(skip_serializing_if = "Option::is_none")]
     vector: Option<VectorStructPersisted>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shard_key: Option<ShardKey>,
 }
 
-impl From<Record> for Shown {
-    fn from(record: Record) -> Self {
+impl From<Placed> for Shown {
+    fn from(Placed { record, key }: Placed) -> Self {
         let vector = record.vector.map(VectorStructPersisted::from);
-        Self { id: record.id, payload: record.payload, vector }
+        Self { id: record.id, payload: record.payload, vector, shard_key: key }
     }
 }

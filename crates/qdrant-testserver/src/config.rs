@@ -49,7 +49,7 @@ pub(crate) struct CollectionParams {
     pub(crate) sparse_vectors: Option<BTreeMap<String, SparseParams>>,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum ShardingMethod {
     Auto,
@@ -228,8 +228,14 @@ impl CollectionConfig {
         Ok(config)
     }
 
-    pub(crate) fn shards(&self) -> usize {
-        self.params.shard_number.get() as usize
+    /// Whether shard keys choose the shards.
+    pub(crate) fn is_custom(&self) -> bool {
+        self.params.sharding_method == Some(ShardingMethod::Custom)
+    }
+
+    /// The numbers of the shards that are there without any key.
+    pub(crate) fn automatic_shards(&self) -> std::ops::Range<u32> {
+        0..if self.is_custom() { 0 } else { self.params.shard_number.get() }
     }
 
     /// Whether a snapshot with this configuration may replace the data of a collection.

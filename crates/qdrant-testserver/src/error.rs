@@ -16,6 +16,8 @@ pub(crate) enum Kind {
     BadRequest,
     Forbidden,
     Checksum,
+    /// What only a cluster can do; the text stands alone.
+    Standalone,
     /// The body could not be read; the text stands alone.
     Format,
     /// The body could be read, but not a value in it; the text stands alone.
@@ -49,6 +51,7 @@ constructors! {
     bad_request BadRequest,
     forbidden Forbidden,
     checksum Checksum,
+    standalone Standalone,
     format Format,
     validation Validation,
 }
@@ -71,6 +74,7 @@ impl Error {
             Kind::NotFound => StatusCode::NOT_FOUND,
             Kind::Service => StatusCode::INTERNAL_SERVER_ERROR,
             Kind::Forbidden => StatusCode::FORBIDDEN,
+            Kind::Standalone => StatusCode::METHOD_NOT_ALLOWED,
             Kind::Validation => StatusCode::UNPROCESSABLE_ENTITY,
         }
     }
@@ -85,7 +89,7 @@ impl fmt::Display for Error {
             Kind::BadRequest => "Bad request: ",
             Kind::Forbidden => "Forbidden: ",
             Kind::Checksum => "Checksum mismatch: ",
-            Kind::Format | Kind::Validation => "",
+            Kind::Standalone | Kind::Format | Kind::Validation => "",
         };
         write!(f, "{prefix}{}", self.description)
     }
@@ -102,6 +106,7 @@ impl From<Error> for Status {
             Kind::Service => Code::Internal,
             Kind::Forbidden => Code::PermissionDenied,
             Kind::Checksum => Code::DataLoss,
+            Kind::Standalone => Code::Unimplemented,
         };
         Self::new(code, error.to_string())
     }

@@ -12,16 +12,17 @@ use qdrant_client::qdrant::{self as proto, point_id, value, vector, vector_outpu
 use qdrant_client::qdrant::{with_payload_selector, with_vectors_selector};
 use qdrant_edge::{
     CountRequest, Payload, PointId, PointInsertOperations, PointOperations, PointStructPersisted,
-    Record, ScrollRequest, SparseVector, UpdateOperation, VectorInternal, VectorPersisted,
+    ScrollRequest, SparseVector, UpdateOperation, VectorInternal, VectorPersisted,
     VectorStructInternal, VectorStructPersisted, WithPayloadInterface, WithVector,
 };
 use serde_json::{Map, Number, Value, json};
 use tonic::{Request, Response, Status};
 
-use crate::collection::{UpdateStatus, Updated};
+use crate::collection::{Placed, UpdateStatus, Updated};
 use crate::faults::{Action, Match};
 use crate::filter::filter_from_proto;
 use crate::rest::{blocking, check_limit};
+use crate::sharding::{Selector, ShardKey};
 use crate::state::State;
 use crate::{COMMIT, TITLE};
 
@@ -110,7 +111,8 @@ fn scroll(
         with_vector: with_vectors(request.with_vectors),
         order_by: None,
     };
-    let page = state.collection(&request.collection_name)?.scroll(scroll)?;
+    let keys = request.shard_key_selector.map(selector).transpose()?;
+    let page = state.collection(&request.collection_name)?.scroll(scroll, keys.as_ref())?;
     Ok(proto::ScrollResponse {
         next_page_offset: page.next.map(point_id_to_proto),
         result: page.records.into_iter().map(record_to_proto).collect(),
@@ -127,7 +129,9 @@ fn get(
     let ids = request.ids.into_iter().map(point_id).collect::<Result<Vec<_>, _>>()?;
     let payload = with_payload(request.with_payload)?;
     let vector = with_vectors(request.with_vectors);
-    let records = state.collection(&request.collection_name)?.retrieve(&ids, payload, vector)?;
+    let keys = request.shard_key_selector.map(selector).transpose()?;
+    let collection = state.collection(&request.collection_name)?;
+    let records = collection.retrieve(&ids, payload, vector, keys.as_ref())?;
     Ok(proto::GetResponse {
         result: records.into_iter().map(record_to_proto).collect(),
         time: started.elapsed().as_secs_f64(),
@@ -144,7 +148,9 @@ fn count(
         filter: request.filter.map(filter_from_proto).transpose()?,
         exact: request.exact.unwrap_or(true),
     };
-    let count = state.collection(&request.collection_name)?.count(&count)? as u64;
+    let keys = request.shard_key_selector.map(selector).transpose()?;
+    let collection = state.collection(&request.collection_name)?;
+    let count = collection.count(&count, keys.as_ref())? as u64;
     Ok(proto::CountResponse {
         result: Some(proto::CountResult { count }),
         time: started.elapsed().as_secs_f64(),
@@ -163,8 +169,10 @@ fn upsert(
     let points = request.points.into_iter().map(point).collect::<Result<Vec<_>, _>>()?;
     let points = PointInsertOperations::PointsList(points);
     let operation = UpdateOperation::PointOperation(PointOperations::UpsertPoints(points));
+    let keys = request.shard_key_selector.map(selector).transpose()?;
     let collection = state.collection(&request.collection_name)?;
-    Ok(updated(collection.update(operation, request.wait.unwrap_or(false))?, started))
+    let wait = request.wait.unwrap_or(false);
+    Ok(updated(collection.update(operation, keys.as_ref(), wait)?, started))
 }
 
 fn delete(
@@ -183,8 +191,10 @@ fn delete(
         }
     };
     let operation = UpdateOperation::PointOperation(operation);
+    let keys = request.shard_key_selector.map(selector).transpose()?;
     let collection = state.collection(&request.collection_name)?;
-    Ok(updated(collection.update(operation, request.wait.unwrap_or(false))?, started))
+    let wait = request.wait.unwrap_or(false);
+    Ok(updated(collection.update(operation, keys.as_ref(), wait)?, started))
 }
 
 fn updated(updated: Updated, started: Instant) -> proto::PointsOperationResponse {
@@ -307,13 +317,34 @@ fn point_vector(vector: proto::Vector) -> Result<VectorPersisted, Status> {
     }
 }
 
-fn record_to_proto(record: Record) -> proto::RetrievedPoint {
+fn selector(selector: proto::ShardKeySelector) -> Result<Selector, Status> {
+    use proto::shard_key::Key;
+    if selector.fallback.is_some() {
+        return Err(Status::unimplemented("This server falls back to no shard key"));
+    }
+    let keys = selector.shard_keys.into_iter().filter_map(|key| key.key).map(|key| match key {
+        Key::Keyword(keyword) => ShardKey::Keyword(keyword),
+        Key::Number(number) => ShardKey::Number(number),
+    });
+    Ok(Selector::Several(keys.collect()))
+}
+
+fn key_to_proto(key: ShardKey) -> proto::ShardKey {
+    use proto::shard_key::Key;
+    let key = match key {
+        ShardKey::Keyword(keyword) => Key::Keyword(keyword),
+        ShardKey::Number(number) => Key::Number(number),
+    };
+    proto::ShardKey { key: Some(key) }
+}
+
+fn record_to_proto(Placed { record, key }: Placed) -> proto::RetrievedPoint {
     let payload = record.payload.map(|payload| payload.0).unwrap_or_default();
     proto::RetrievedPoint {
         id: Some(point_id_to_proto(record.id)),
         payload: payload.into_iter().map(|(key, value)| (key, json_to_proto(value))).collect(),
         vectors: record.vector.map(vectors_to_proto),
-        shard_key: None,
+        shard_key: key.map(key_to_proto),
         order_value: None,
     }
 }

@@ -11,12 +11,13 @@
 //! ```
 //!
 //! Points move over gRPC (Upsert, Scroll, Get, Count, Delete); every other method there says that it is
-//! not implemented. Over REST there are collections, aliases, payload indexes, points, the nearest to
-//! a dense vector, and snapshots. Answers, errors and snapshot files are those of a server 1.19.
+//! not implemented. Over REST there are collections, shard keys, aliases, payload indexes, points, the
+//! nearest to a dense vector, and snapshots. Answers, errors and snapshot files are those of a server 1.19.
 //!
 //! What is not as on a real server:
 //!
-//! - A single node. No shard keys; no search but that for the nearest; no inference; no conditional upserts.
+//! - A single node. No search but that for the nearest; no inference; no conditional upserts; no shard
+//!   key to fall back to.
 //! - No optimizer runs: nothing is indexed for search, a collection is always green, and changed
 //!   parameters are kept and shown but change no files.
 //! - Strict mode is kept and shown, not enforced. Nor are read-only keys or tokens known.
@@ -33,9 +34,11 @@ mod fetch;
 mod files;
 mod filter;
 mod grpc;
+mod live;
 mod rest;
 mod ring;
 mod search;
+mod sharding;
 mod snapshot;
 mod state;
 
@@ -66,6 +69,8 @@ pub struct Options {
     pub api_key: Option<String>,
     /// The version that it says it has.
     pub version: String,
+    /// Whether it is a cluster, of one node: only such a server has shard keys.
+    pub cluster: bool,
     /// What goes wrong.
     pub faults: Faults,
     /// The ports of gRPC and REST; free ones if none.
@@ -74,7 +79,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { api_key: None, version: "1.19.0".to_owned(), faults: Faults::default(), ports: None }
+        Self {
+            api_key: None,
+            version: "1.19.0".to_owned(),
+            cluster: true,
+            faults: Faults::default(),
+            ports: None,
+        }
     }
 }
 

@@ -30,6 +30,7 @@ use crate::config::{CreateCollection, UpdateCollection};
 use crate::error::{Error, Result};
 use crate::faults::{Action, Match};
 use crate::search::{Found, Nearest};
+use crate::sharding::{Keyed, NewKey, OldKey, Selector};
 use crate::snapshot::sha256;
 use crate::state::{AliasAction, PEER, State};
 use crate::{COMMIT, TITLE, fetch};
@@ -68,7 +69,10 @@ pub(crate) fn router(state: Server) -> Router {
         )
         .route("/collections/{name}/exists", get(exists))
         .route("/collections/{name}/aliases", get(aliases_of))
+        .route("/cluster", get(cluster_of_all))
         .route("/collections/{name}/cluster", get(cluster))
+        .route("/collections/{name}/shards", get(list_keys).put(create_key))
+        .route("/collections/{name}/shards/delete", post(delete_key))
         .route("/collections/{name}/index", put(create_index))
         .route("/collections/{name}/index/{field}", delete(delete_index))
         .route("/collections/{name}/points", post(retrieve).put(upsert))
@@ -235,6 +239,35 @@ async fn cluster(Ext(state): Ext<Server>, Path(name): Path<String>) -> Response 
     work(move || state.collection(&name)?.cluster(PEER)).await
 }
 
+async fn cluster_of_all(Ext(state): Ext<Server>) -> Response {
+    work(move || {
+        let peers = json!({PEER.to_string(): {"uri": "http://127.0.0.1:6335/"}});
+        let enabled = json!({"status": "enabled", "peer_id": PEER, "peers": peers});
+        Ok(if state.options.cluster { enabled } else { json!({"status": "disabled"}) })
+    })
+    .await
+}
+
+async fn list_keys(Ext(state): Ext<Server>, Path(name): Path<String>) -> Response {
+    work(move || state.collection(&name)?.keys()).await
+}
+
+async fn create_key(
+    Ext(state): Ext<Server>,
+    Path(name): Path<String>,
+    Body_(body): Body_<NewKey>,
+) -> Response {
+    work(move || state.keyed_collection(&name)?.create_key(body, PEER).map(|()| true)).await
+}
+
+async fn delete_key(
+    Ext(state): Ext<Server>,
+    Path(name): Path<String>,
+    Body_(body): Body_<OldKey>,
+) -> Response {
+    work(move || state.keyed_collection(&name)?.delete_key(body.shard_key).map(|()| true)).await
+}
+
 async fn create(
     Ext(state): Ext<Server>,
     Path(name): Path<String>,
@@ -308,6 +341,7 @@ struct Retrieve {
     with_payload: Option<WithPayloadInterface>,
     #[serde(default, alias = "with_vectors")]
     with_vector: Option<WithVector>,
+    shard_key: Option<Selector>,
 }
 
 async fn retrieve(
@@ -317,7 +351,12 @@ async fn retrieve(
 ) -> Response {
     work(move || {
         let vector = body.with_vector.unwrap_or(WithVector::Bool(false));
-        let records = state.collection(&name)?.retrieve(&body.ids, body.with_payload, vector)?;
+        let records = state.collection(&name)?.retrieve(
+            &body.ids,
+            body.with_payload,
+            vector,
+            body.shard_key.as_ref(),
+        )?;
         Ok(records.into_iter().map(Shown::from).collect::<Vec<_>>())
     })
     .await
@@ -331,7 +370,8 @@ async fn retrieve_one(
         let id: PointId = id
             .parse()
             .map_err(|()| Error::bad_input(format!("Can not recognize \"{id}\" as point id")))?;
-        let records = state.collection(&name)?.retrieve(&[id], None, WithVector::Bool(true))?;
+        let records =
+            state.collection(&name)?.retrieve(&[id], None, WithVector::Bool(true), None)?;
         let record = records.into_iter().next().map(Shown::from);
         record.ok_or_else(|| Error::not_found(format!("Point with id {id} does not exists!")))
     })
@@ -341,7 +381,7 @@ async fn retrieve_one(
 async fn scroll(
     Ext(state): Ext<Server>,
     Path(name): Path<String>,
-    Body_(body): Body_<ScrollRequest>,
+    Body_(Keyed { shard_key, body }): Body_<Keyed<ScrollRequest>>,
 ) -> Response {
     #[derive(Serialize)]
     struct Points {
@@ -350,7 +390,7 @@ async fn scroll(
     }
     work(move || {
         check_limit("JSON body", body.limit)?;
-        let page = state.collection(&name)?.scroll(body)?;
+        let page = state.collection(&name)?.scroll(body, shard_key.as_ref())?;
         let points = page.records.into_iter().map(Shown::from).collect();
         Ok(Points { points, next_page_offset: page.next })
     })
@@ -368,7 +408,7 @@ async fn query(
     }
     work(move || {
         check_limit("JSON body", Some(body.limit))?;
-        Ok(Points { points: state.collection(&name)?.search(body.into())? })
+        Ok(Points { points: state.collection(&name)?.search(body)? })
     })
     .await
 }
@@ -385,9 +425,13 @@ pub(crate) fn check_limit(place: &str, limit: Option<usize>) -> Result<()> {
 async fn count(
     Ext(state): Ext<Server>,
     Path(name): Path<String>,
-    Body_(body): Body_<CountRequest>,
+    Body_(Keyed { shard_key, body }): Body_<Keyed<CountRequest>>,
 ) -> Response {
-    work(move || Ok(json!({"count": state.collection(&name)?.count(&body)?}))).await
+    work(move || {
+        let count = state.collection(&name)?.count(&body, shard_key.as_ref())?;
+        Ok(json!({ "count": count }))
+    })
+    .await
 }
 
 #[derive(Deserialize)]
@@ -428,20 +472,24 @@ struct Batch {
 #[derive(Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum BatchOperation {
-    Upsert(Upsert),
-    Delete(Selected),
-    SetPayload(SetPayloadOp),
-    OverwritePayload(SetPayloadOp),
+    Upsert(Keyed<Upsert>),
+    Delete(Keyed<Selected>),
+    SetPayload(Keyed<SetPayloadOp>),
+    OverwritePayload(Keyed<SetPayloadOp>),
 }
 
-impl From<BatchOperation> for UpdateOperation {
-    fn from(operation: BatchOperation) -> Self {
-        match operation {
-            BatchOperation::Upsert(upsert) => upsert.into(),
-            BatchOperation::Delete(selected) => selected.into(),
-            BatchOperation::SetPayload(op) => Self::PayloadOperation(PayloadOps::SetPayload(op)),
-            BatchOperation::OverwritePayload(op) => {
-                Self::PayloadOperation(PayloadOps::OverwritePayload(op))
+impl BatchOperation {
+    fn split(self) -> (UpdateOperation, Option<Selector>) {
+        match self {
+            Self::Upsert(upsert) => (upsert.body.into(), upsert.shard_key),
+            Self::Delete(selected) => (selected.body.into(), selected.shard_key),
+            Self::SetPayload(op) => {
+                let set = PayloadOps::SetPayload(op.body);
+                (UpdateOperation::PayloadOperation(set), op.shard_key)
+            }
+            Self::OverwritePayload(op) => {
+                let overwrite = PayloadOps::OverwritePayload(op.body);
+                (UpdateOperation::PayloadOperation(overwrite), op.shard_key)
             }
         }
     }
@@ -455,35 +503,35 @@ async fn change(
     state: Server,
     name: String,
     params: Params,
-    operation: impl Into<UpdateOperation>,
+    operation: BatchOperation,
 ) -> Response {
-    let operation = operation.into();
-    work(move || state.collection(&name)?.update(operation, waits(&params))).await
+    let (operation, keys) = operation.split();
+    work(move || state.collection(&name)?.update(operation, keys.as_ref(), waits(&params))).await
 }
 
 async fn upsert(
     Ext(state): Ext<Server>,
     Path(name): Path<String>,
     params: Params,
-    Body_(body): Body_<Upsert>,
+    Body_(body): Body_<Keyed<Upsert>>,
 ) -> Response {
-    change(state, name, params, body).await
+    change(state, name, params, BatchOperation::Upsert(body)).await
 }
 
 async fn delete_points(
     Ext(state): Ext<Server>,
     Path(name): Path<String>,
     params: Params,
-    Body_(body): Body_<Selected>,
+    Body_(body): Body_<Keyed<Selected>>,
 ) -> Response {
-    change(state, name, params, body).await
+    change(state, name, params, BatchOperation::Delete(body)).await
 }
 
 async fn set_payload(
     Ext(state): Ext<Server>,
     Path(name): Path<String>,
     params: Params,
-    Body_(body): Body_<SetPayloadOp>,
+    Body_(body): Body_<Keyed<SetPayloadOp>>,
 ) -> Response {
     change(state, name, params, BatchOperation::SetPayload(body)).await
 }
@@ -492,7 +540,7 @@ async fn overwrite_payload(
     Ext(state): Ext<Server>,
     Path(name): Path<String>,
     params: Params,
-    Body_(body): Body_<SetPayloadOp>,
+    Body_(body): Body_<Keyed<SetPayloadOp>>,
 ) -> Response {
     change(state, name, params, BatchOperation::OverwritePayload(body)).await
 }
@@ -505,9 +553,9 @@ async fn batch(
 ) -> Response {
     work(move || {
         let collection: Arc<Collection> = state.collection(&name)?;
-        let operations = body.operations.into_iter();
+        let operations = body.operations.into_iter().map(BatchOperation::split);
         operations
-            .map(|operation| collection.update(operation.into(), waits(&params)))
+            .map(|(operation, keys)| collection.update(operation, keys.as_ref(), waits(&params)))
             .collect::<Result<Vec<Updated>>>()
     })
     .await
@@ -517,7 +565,7 @@ async fn batch(
 #[derive(Deserialize)]
 struct Place {
     name: String,
-    shard: Option<usize>,
+    shard: Option<u32>,
     #[serde(default)]
     snapshot: String,
 }

@@ -8,25 +8,34 @@ use siphasher::sip::SipHasher24;
 
 const PLACES_OF_A_SHARD: u32 = 100;
 
+/// Some shards, among which points are spread. There is at least one.
 #[derive(Debug)]
-pub(crate) struct Ring(Vec<(u64, usize)>);
+pub(crate) struct Ring {
+    shards: Vec<u32>,
+    places: Vec<(u64, u32)>,
+}
 
 impl Ring {
-    pub(crate) fn new(shards: usize) -> Self {
+    pub(crate) fn new(shards: Vec<u32>) -> Self {
         let mut places = Vec::new();
-        for shard in 0..shards {
+        for shard in &shards {
             for place in 0..PLACES_OF_A_SHARD {
                 let mut hasher = SipHasher24::new();
-                hasher.write(&(shard as u32).to_le_bytes());
+                hasher.write(&shard.to_le_bytes());
                 hasher.write(&place.to_le_bytes());
-                places.push((hasher.finish(), shard));
+                places.push((hasher.finish(), *shard));
             }
         }
         places.sort_unstable();
-        Self(places)
+        Self { shards, places }
     }
 
-    pub(crate) fn shard_of(&self, point: &PointId) -> usize {
+    /// The numbers of the shards.
+    pub(crate) fn shards(&self) -> &[u32] {
+        &self.shards
+    }
+
+    pub(crate) fn shard_of(&self, point: &PointId) -> u32 {
         let mut hasher = SipHasher24::new();
         match point {
             PointId::NumId(number) => {
@@ -40,7 +49,7 @@ impl Ring {
             }
         }
         let hash = hasher.finish();
-        let next = self.0.partition_point(|(place, _)| *place < hash);
-        self.0[next % self.0.len()].1
+        let next = self.places.partition_point(|(place, _)| *place < hash);
+        self.places[next % self.places.len()].1
     }
 }

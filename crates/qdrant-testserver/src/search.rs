@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::collection::Collection;
 use crate::error::{Error, Result};
+use crate::sharding::Selector;
 
 /// The body of a request.
 #[derive(Deserialize)]
@@ -22,6 +23,8 @@ pub(crate) struct Nearest {
     pub(crate) limit: usize,
     #[serde(default)]
     with_payload: Option<WithPayloadInterface>,
+    #[serde(default)]
+    pub(crate) shard_key: Option<Selector>,
 }
 
 const fn ten() -> usize {
@@ -55,11 +58,12 @@ pub(crate) struct Found {
 }
 
 impl Collection {
-    pub(crate) fn search(&self, request: SearchRequest) -> Result<Vec<Found>> {
+    pub(crate) fn search(&self, nearest: Nearest) -> Result<Vec<Found>> {
         let live = self.read()?;
-        let [shard] = &live.shards[..] else {
-            return Err(Error::bad_request("This server searches only collections of one shard"));
+        let [shard] = live.shards_to_read(nearest.shard_key.as_ref())?[..] else {
+            return Err(Error::bad_request("This server searches only one shard"));
         };
+        let request = SearchRequest::from(nearest);
         let found = shard.edge.search(request)?.into_iter();
         Ok(found
             .map(|point| Found {

@@ -9,10 +9,12 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tar::{Archive, Builder, EntryType};
 
-use crate::collection::{CONFIG_FILE, INDEX_FILE, Indexes, Live, Shard};
+use crate::collection::{CONFIG_FILE, INDEX_FILE, Indexes, KEYS_FILE};
 use crate::config::CollectionConfig;
 use crate::error::{Error, Result};
 use crate::files::write_json;
+use crate::live::{Live, Shard};
+use crate::sharding::KeyShards;
 
 const SEGMENTS: &str = "segments";
 const WAL: &str = "wal";
@@ -23,12 +25,12 @@ const SEGMENT_FILES: &str = "snapshot/files";
 
 pub(crate) fn write_collection(live: &Live, peer: u64, out: File, temp: &Path) -> Result<()> {
     let mut tar = Builder::new(BufWriter::new(out));
-    for (id, shard) in live.shards.iter().enumerate() {
+    for (id, shard) in &live.shards {
         append_shard(&mut tar, Path::new(&id.to_string()), shard, peer, temp)?;
     }
     append_bytes(&mut tar, Path::new("version.info"), COLLECTION_VERSION.as_bytes())?;
     append_json(&mut tar, Path::new(CONFIG_FILE), &live.config.for_snapshot()?)?;
-    append_json(&mut tar, Path::new("shard_key_mapping.json"), &json!([]))?;
+    append_json(&mut tar, Path::new(KEYS_FILE), &serde_json::to_value(&live.keys)?)?;
     append_json(&mut tar, Path::new(INDEX_FILE), &serde_json::to_value(&live.indexes)?)?;
     Ok(tar.into_inner()?.flush()?)
 }
@@ -94,7 +96,14 @@ pub(crate) fn unpack_collection(snapshot: &Path, folder: &Path) -> Result<Collec
     };
     write_json(&index_file, &indexes)?;
     let edge = config.edge()?;
-    for id in 0..config.shards() {
+    let keys: Vec<KeyShards> = match fs::read(folder.join(KEYS_FILE)) {
+        Ok(keys) => serde_json::from_slice(&keys)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    write_json(&folder.join(KEYS_FILE), &keys)?;
+    let of_keys = keys.into_iter().flat_map(|shards| shards.shard_ids);
+    for id in config.automatic_shards().chain(of_keys) {
         let shard = folder.join(id.to_string());
         if !shard.join("shard_config.json").exists() {
             let shard = shard.display();

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::Options;
-use crate::collection::{CONFIG_FILE, Collection, INDEX_FILE};
+use crate::collection::{CONFIG_FILE, Collection, INDEX_FILE, Indexes};
 use crate::config::{CollectionConfig, CreateCollection, check_collection_name};
 use crate::error::{Error, Result};
 use crate::files::write_json;
@@ -111,9 +111,10 @@ impl State {
         let mut named = self.named();
         named.check_free(name)?;
         let dir = self.collection_dir(name);
-        let created = Collection::create(name, &dir, config).inspect_err(|_| {
-            let _ = fs::remove_dir_all(&dir);
-        })?;
+        let created =
+            Collection::create(name, &dir, config, Indexes::default()).inspect_err(|_| {
+                let _ = fs::remove_dir_all(&dir);
+            })?;
         named.collections.insert(name.to_owned(), Arc::new(created));
         Ok(())
     }
@@ -162,7 +163,7 @@ impl State {
         self.temp().join(uuid::Uuid::now_v7().to_string())
     }
 
-    fn snapshots_dir(&self, collection: &str, shard: Option<usize>) -> PathBuf {
+    fn snapshots_dir(&self, collection: &str, shard: Option<u32>) -> PathBuf {
         let dir = self.dir.join("snapshots").join(collection);
         match shard {
             None => dir,
@@ -170,7 +171,7 @@ impl State {
         }
     }
 
-    pub(crate) fn create_snapshot(&self, name: &str, shard: Option<usize>) -> Result<SnapshotInfo> {
+    pub(crate) fn create_snapshot(&self, name: &str, shard: Option<u32>) -> Result<SnapshotInfo> {
         let collection = self.collection(name)?;
         let time = jiff::Timestamp::now().strftime("%Y-%m-%d-%H-%M-%S");
         let temp = self.unique_temp();
@@ -196,7 +197,7 @@ impl State {
         Ok(describe(&path)?)
     }
 
-    pub(crate) fn snapshots(&self, name: &str, shard: Option<usize>) -> Result<Vec<SnapshotInfo>> {
+    pub(crate) fn snapshots(&self, name: &str, shard: Option<u32>) -> Result<Vec<SnapshotInfo>> {
         let collection = self.collection(name)?;
         if let Some(id) = shard {
             collection.read()?.shard(id)?;
@@ -218,7 +219,7 @@ impl State {
     pub(crate) fn snapshot_path(
         &self,
         name: &str,
-        shard: Option<usize>,
+        shard: Option<u32>,
         snapshot: &str,
     ) -> Result<PathBuf> {
         let collection = self.collection(name)?;
@@ -235,7 +236,7 @@ impl State {
     pub(crate) fn delete_snapshot(
         &self,
         name: &str,
-        shard: Option<usize>,
+        shard: Option<u32>,
         snapshot: &str,
     ) -> Result<()> {
         let path = self.snapshot_path(name, shard, snapshot)?;
@@ -271,6 +272,14 @@ impl State {
         Ok(path)
     }
 
+    /// The collection whose shard keys are to be changed, which only a cluster can do.
+    pub(crate) fn keyed_collection(&self, name: &str) -> Result<Arc<Collection>> {
+        if !self.options.cluster {
+            return Err(Error::standalone("Qdrant is running in standalone mode"));
+        }
+        self.collection(name)
+    }
+
     /// Recovers a collection from a snapshot: creates it with the snapshot's configuration and
     /// indexes, or replaces the points of one that is there, whose configuration stays.
     pub(crate) fn recover(&self, name: &str, snapshot: &Path) -> Result<()> {
@@ -292,13 +301,19 @@ impl State {
         let mut named = self.named();
         named.check_free(name)?;
         let dir = self.collection_dir(name);
-        fs::rename(folder, &dir)?;
-        let collection = Collection::open(name, &dir)?;
+        let collection = if config.is_custom() {
+            // A server makes the collection without any key: there is no shard to recover.
+            let indexes = serde_json::from_slice(&fs::read(folder.join(INDEX_FILE))?)?;
+            Collection::create(name, &dir, config, indexes)?
+        } else {
+            fs::rename(folder, &dir)?;
+            Collection::open(name, &dir)?
+        };
         named.collections.insert(name.to_owned(), Arc::new(collection));
         Ok(())
     }
 
-    pub(crate) fn recover_shard(&self, name: &str, id: usize, snapshot: &Path) -> Result<()> {
+    pub(crate) fn recover_shard(&self, name: &str, id: u32, snapshot: &Path) -> Result<()> {
         let collection = self.collection(name)?;
         let (edge, indexes) = {
             let live = collection.read()?;
