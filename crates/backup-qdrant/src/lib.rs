@@ -10,6 +10,11 @@
 //! ([merge mode](backup_core::WriteMode::Merge)): settings, indexes, aliases and all other points
 //! stay. A server cannot be locked, so of points that are changed while it commits the last writer
 //! wins. A shard is locked: there a point that was changed since the restore looked at it is refused.
+//!
+//! A record's key is the point's id, a number or a UUID as text. Where the application chooses the
+//! shards, by shard keys, the same id may lie under two of them: there it is a list of both,
+//! `["tenant-a",7]` or `[12,"0b6e…"]`. A restore makes the shard keys, each with as many shards as it had;
+//! on which servers of a cluster they lie, and in how many copies, is left to the cluster.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
@@ -23,6 +28,7 @@ mod points;
 mod schema;
 #[cfg(feature = "qdrant")]
 mod server;
+mod shard_key;
 mod vectors;
 
 #[cfg(feature = "qdrant")]

@@ -1,7 +1,8 @@
 //! Points of Qdrant as records, and records as points.
 //!
 //! A record's key is the point's id (a number, or a UUID as text), its value the payload, and
-//! each of its vectors a row of the column of that name.
+//! each of its vectors a row of the column of that name. Where an application chooses the shards,
+//! the key is a list of shard key and id, because two shard keys may have a point of one id.
 
 use backup_core::{
     Error, ErrorKind, Result,
@@ -18,6 +19,7 @@ use uuid::Uuid;
 use crate::{
     exact,
     schema::{Layout, VectorForm},
+    shard_key::ShardKey,
 };
 
 /// The id of a point.
@@ -47,6 +49,8 @@ pub(crate) enum Vector {
 /// A record read as a point.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Point {
+    /// Where the application chooses the shards.
+    pub(crate) shard: Option<ShardKey>,
     pub(crate) id: Id,
     pub(crate) payload: Map<String, Value>,
     /// By name; the unnamed vector is `""`.
@@ -61,16 +65,12 @@ impl Id {
         }
     }
 
-    pub(crate) fn from_key(key: &Key) -> Result<Self> {
-        let id = match key.scalars().as_deref() {
-            Some([Scalar::Integer(number)]) => u64::try_from(*number).ok().map(Self::Number),
-            Some([Scalar::Text(text)]) => Uuid::parse_str(text).ok().map(Self::Uuid),
+    fn from_scalar(scalar: &Scalar) -> Option<Self> {
+        match scalar {
+            Scalar::Integer(number) => u64::try_from(*number).ok().map(Self::Number),
+            Scalar::Text(text) => Uuid::parse_str(text).ok().map(Self::Uuid),
             _ => None,
-        };
-        id.ok_or_else(|| {
-            let what = "a point's id is neither a number from 0 to 2^64-1 nor a UUID";
-            Error::new(ErrorKind::Incompatible, what).on(key)
-        })
+        }
     }
 
     #[cfg(feature = "qdrant")]
@@ -91,6 +91,31 @@ impl Id {
             Self::Uuid(uuid) => uuid.as_hyphenated().to_string().into(),
         }
     }
+}
+
+/// The key of a record: of the id, and of the shard key where there is one.
+pub(crate) fn write_key(shard: Option<&ShardKey>, id: Id) -> Key {
+    match shard {
+        None => id.key(),
+        Some(shard) => Key::composite([shard.key(), id.key()]),
+    }
+}
+
+/// Reads [`write_key`], of a collection with shard keys or of one without.
+pub(crate) fn read_key(key: &Key, keyed: bool) -> Result<(Option<ShardKey>, Id)> {
+    let (read, what) = match (key.scalars().as_deref(), keyed) {
+        (Some([id]), false) => (
+            Id::from_scalar(id).map(|id| (None, id)),
+            "a point's id is neither a number from 0 to 2^64-1 nor a UUID",
+        ),
+        (Some([shard, id]), true) => (
+            ShardKey::from_scalar(shard).zip(Id::from_scalar(id)).map(|(s, id)| (Some(s), id)),
+            "a record's key is no list of a shard key and a point's id",
+        ),
+        (_, true) => (None, "a record's key has no shard key, and its collection has"),
+        (_, false) => (None, "a record's key is no point's id"),
+    };
+    read.ok_or_else(|| Error::new(ErrorKind::Incompatible, what).on(key))
 }
 
 /// Makes batches of points.
@@ -118,10 +143,10 @@ impl Encoder {
     /// vectors follow with [`vector`](Self::vector).
     pub(crate) fn point(
         &mut self,
-        id: Id,
+        key: &Key,
         payload: impl FnOnce(&mut Writer<'_>) -> Result<()>,
     ) -> Result<()> {
-        self.builder.push(&id.key(), payload)
+        self.builder.push(key, payload)
     }
 
     /// Adds a vector to the latest point.
@@ -228,6 +253,7 @@ pub(crate) struct Decoder<'a> {
     batch: &'a RecordBatch,
     /// Each with whether the engine would round it again.
     columns: Vec<(&'a VectorColumn, bool)>,
+    keyed: bool,
 }
 
 impl<'a> Decoder<'a> {
@@ -246,7 +272,13 @@ impl<'a> Decoder<'a> {
             let subject = format!("{}, vector {:?}", batch.collection(), column.name());
             Err(Error::new(ErrorKind::Incompatible, what).on(subject))
         });
-        Ok(Self { batch, columns: columns.collect::<Result<_>>()? })
+        Ok(Self { batch, columns: columns.collect::<Result<_>>()?, keyed: false })
+    }
+
+    /// Whether the collection has shard keys, and the keys of records name them.
+    #[cfg(feature = "qdrant")]
+    pub(crate) fn keyed(self, keyed: bool) -> Self {
+        Self { keyed, ..self }
     }
 
     pub(crate) fn points(&self) -> impl Iterator<Item = Result<Point>> {
@@ -270,7 +302,8 @@ impl<'a> Decoder<'a> {
         let columns = self.columns.iter().filter(|(column, _)| column.is_present(row));
         let vectors = columns
             .map(|(column, rounded)| (column.name().to_owned(), vector(column, row, *rounded)));
-        Ok(Point { id: Id::from_key(&record.key())?, payload, vectors: vectors.collect() })
+        let (shard, id) = read_key(&record.key(), self.keyed)?;
+        Ok(Point { shard, id, payload, vectors: vectors.collect() })
     }
 }
 

@@ -8,9 +8,9 @@ use backup_core::{
     record::ElementType,
 };
 use serde::{Deserialize, Serialize};
-#[cfg(feature = "qdrant")]
-use serde_json::json;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
+
+use crate::shard_key::{KeyedShards, ShardKey};
 
 /// What recreates a collection, in the words of Qdrant's REST interface: so nothing is lost
 /// that this version does not know.
@@ -21,10 +21,16 @@ pub(crate) struct Document {
     /// For each indexed field what creates its index: a type, or an object of parameters.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) payload_indexes: BTreeMap<String, Value>,
+    /// Where the application chooses the shards: its shard keys, in the order of their shards.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) shard_keys: Vec<KeyedShards>,
     /// The aliases that pointed at the collection.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) aliases: Vec<String>,
 }
+
+/// Where the manifest lists the shard keys of a collection that has them.
+pub(crate) const SHARD_KEYS: &str = "shard_keys";
 
 /// Where a collection's metadata names the model.
 pub(crate) const MODEL: [&str; 4] = ["embedding_model", "model", "embedding-model", "model_name"];
@@ -68,6 +74,7 @@ impl Document {
         Self {
             config: info.get("config").cloned().unwrap_or_default(),
             payload_indexes: payload_indexes.collect(),
+            shard_keys: Vec::new(),
             aliases,
         }
     }
@@ -100,6 +107,10 @@ impl Document {
             info.vector_info.insert(form.name, vector);
         }
         info.model = model.map(str::to_owned).or_else(|| self.model());
+        if self.is_keyed() {
+            let keys: Vec<&ShardKey> = self.shard_keys.iter().map(|shards| &shards.key).collect();
+            info.metadata.insert(SHARD_KEYS.to_owned(), json!(keys));
+        }
         Ok(info)
     }
 
@@ -140,10 +151,15 @@ impl Document {
         Ok(forms)
     }
 
-    /// Whether the application chooses the shard of each point.
-    #[cfg(feature = "qdrant")]
-    pub(crate) fn custom_sharding(&self) -> bool {
+    /// Whether the application chooses the shard of each point, by a shard key.
+    pub(crate) fn is_keyed(&self) -> bool {
         self.params().and_then(|params| params.get("sharding_method")?.as_str()) == Some("custom")
+    }
+
+    /// Whether there is a shard key.
+    #[cfg(feature = "qdrant")]
+    pub(crate) fn has(&self, key: &ShardKey) -> bool {
+        self.shard_keys.iter().any(|shards| shards.key == *key)
     }
 
     /// What `PUT /collections/{name}` is asked for.

@@ -61,7 +61,7 @@ pub(crate) fn points(
         })?;
         page = (page * 2).min(LONGEST_PAGE).min(page_of_bytes(&records));
         for record in records {
-            encode(&mut encoder, record)?;
+            encode(&mut encoder, None, record)?;
         }
         if encoder.is_full() {
             batches.push(encoder.finish()?);

@@ -21,7 +21,7 @@ use crate::{answers::ids_of, schema::Document};
 impl Staging {
     /// The live points of some keys; remembers the answer.
     pub(crate) fn existing(&mut self, collection: &str, keys: &[Key]) -> Result<Vec<RecordBatch>> {
-        let ids = ids_of(keys)?;
+        let ids = ids_of(keys, false)?.into_values().next().unwrap_or_default();
         let found = match &*self.shared.read() {
             None => Vec::new(),
             Some(engine) => {
@@ -29,7 +29,7 @@ impl Staging {
                 lookup::points(engine, collection, &forms, &ids)?
             }
         };
-        self.answers.remember(collection, &ids, &found)?;
+        self.answers.remember(collection, None, &ids, &found)?;
         Ok(found)
     }
 
@@ -75,7 +75,7 @@ impl Staging {
         while let Some(page) = ids.next(records)? {
             cancel.check()?;
             let found = lookup::points(live, &target.collection, &forms, &page)?;
-            self.answers.check(&target.collection, &page, &found)?;
+            self.answers.check(&target.collection, None, &page, &found)?;
         }
         Ok(())
     }

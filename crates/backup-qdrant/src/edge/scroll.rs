@@ -10,8 +10,9 @@ use qdrant_edge::{
 
 use super::engine::Engine;
 use crate::{
-    points::{Encoder, Id, VectorRef, write_payload},
+    points::{Encoder, Id, VectorRef, write_key, write_payload},
     schema::VectorForm,
+    shard_key::ShardKey,
 };
 
 /// Points of the first page; later ones follow the size of what was read.
@@ -26,6 +27,8 @@ pub(crate) struct Scroll {
     next: Option<PointId>,
     page: usize,
     begun: bool,
+    /// Under which points lie.
+    shard: Option<ShardKey>,
     /// How many points were given.
     pub(crate) count: u64,
 }
@@ -38,6 +41,7 @@ impl Scroll {
             next: None,
             page: FIRST_PAGE,
             begun: false,
+            shard: None,
             count: 0,
         }
     }
@@ -50,7 +54,7 @@ impl Scroll {
     ) -> Result<Option<RecordBatch>> {
         loop {
             while let Some(record) = self.ready.next() {
-                encode(&mut self.encoder, record)?;
+                encode(&mut self.encoder, self.shard.as_ref(), record)?;
                 self.count += 1;
                 if self.encoder.is_full() {
                     return self.finish().map(Some);
@@ -63,9 +67,9 @@ impl Scroll {
         }
     }
 
-    /// Goes on with another shard.
-    pub(crate) fn again(&mut self) {
-        (self.next, self.begun) = (None, false);
+    /// Goes on with another shard, of this shard key.
+    pub(crate) fn again(&mut self, shard: Option<ShardKey>) {
+        (self.next, self.begun, self.shard) = (None, false, shard);
     }
 
     fn fetch(&mut self, engine: &Engine, others: &[Engine]) -> Result<()> {
@@ -175,10 +179,14 @@ pub(crate) fn to_id(id: PointId) -> Id {
     }
 }
 
-pub(crate) fn encode(encoder: &mut Encoder, record: Record) -> Result<()> {
-    let id = to_id(record.id);
+pub(crate) fn encode(
+    encoder: &mut Encoder,
+    shard: Option<&ShardKey>,
+    record: Record,
+) -> Result<()> {
+    let key = write_key(shard, to_id(record.id));
     let payload = record.payload.map(|payload| payload.0).unwrap_or_default();
-    encoder.point(id, |json| write_payload(json, payload))?;
+    encoder.point(&key, |json| write_payload(json, payload))?;
     match &record.vector {
         None => Ok(()),
         Some(VectorStructInternal::Single(values)) => encoder.vector("", VectorRef::Dense(values)),

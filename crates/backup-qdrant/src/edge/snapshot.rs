@@ -14,9 +14,12 @@ use super::{
     engine::Engine,
     files::fail,
     scroll::{self, Scroll},
-    unpack,
+    unpack::{self, KeyShards},
 };
-use crate::schema::{Document, VectorForm};
+use crate::{
+    schema::{Document, VectorForm},
+    shard_key::{KeyedShards, ShardKey},
+};
 
 /// A native snapshot that a server made, of a collection or of one shard, opened with the
 /// embedded engine: to see that a backup is good where no server runs.
@@ -35,8 +38,9 @@ use crate::schema::{Document, VectorForm};
 /// # Ok::<(), backup_core::Error>(())
 /// ```
 pub struct Snapshot {
-    // Closed before the folder is removed.
+    // Closed before the folder is removed. Those of one shard key follow each other.
     shards: Vec<Engine>,
+    keys: Vec<Option<ShardKey>>,
     document: Document,
     forms: Vec<VectorForm>,
     _folder: TempDir,
@@ -76,7 +80,7 @@ impl Snapshot {
             .prefix(".backup-kit-snapshot-")
             .tempdir_in(scratch)
             .map_err(fail("could not make a folder", scratch))?;
-        let unpacked = unpack::unpack(path, folder.path(), limit)?;
+        let mut unpacked = unpack::unpack(path, folder.path(), limit)?;
         let open = |shard| {
             Engine::open(shard, None).map_err(|error| {
                 Error::new(ErrorKind::Corrupt, "the engine cannot open a snapshot")
@@ -85,11 +89,27 @@ impl Snapshot {
                     .because(error)
             })
         };
-        let shards =
-            unpacked.shards.values().map(|shard| open(shard)).collect::<Result<Vec<_>>>()?;
-        let document = document(&shards, unpacked.config, unpacked.payload_index)?;
+        let config = unpacked.config.clone().unwrap_or_default();
+        if !(Document { config, ..Document::default() }).is_keyed() {
+            unpacked.keys.clear();
+        }
+        let key = |number: &u32| {
+            let of = unpacked.keys.iter().find(|of| of.shard_ids.contains(number));
+            of.map(|of| of.key.clone())
+        };
+        let mut numbered: Vec<_> =
+            unpacked.shards.iter().map(|(number, shard)| (key(number), shard)).collect();
+        numbered.sort();
+        let shards = numbered.iter().map(|(_, shard)| open(shard)).collect::<Result<Vec<_>>>()?;
+        let keys: Vec<_> = numbered.into_iter().map(|(key, _)| key).collect();
+        let mut document = document(&shards, unpacked.config, unpacked.payload_index)?;
+        if document.is_keyed() && keys.iter().any(Option::is_none) {
+            let what = "a snapshot of a collection with shard keys does not name them all";
+            return Err(Error::new(ErrorKind::Corrupt, what).on(path.display()));
+        }
+        document.shard_keys = described(unpacked.keys);
         let forms = document.forms()?;
-        Ok(Self { shards, document, forms, _folder: folder })
+        Ok(Self { shards, keys, document, forms, _folder: folder })
     }
 
     /// How many shards there are.
@@ -98,7 +118,8 @@ impl Snapshot {
         self.shards.len()
     }
 
-    /// How many points there are; one that two shards hold counts once.
+    /// How many points there are; one that two shards hold counts once, but not where each has a
+    /// shard key of its own.
     ///
     /// # Errors
     /// Points that cannot be read.
@@ -107,8 +128,14 @@ impl Snapshot {
             .shards
             .iter()
             .enumerate()
-            .map(|(number, shard)| scroll::count(shard, &self.shards[..number]));
+            .map(|(number, shard)| scroll::count(shard, self.earlier(number)));
         counts.sum()
+    }
+
+    /// The shards before this one that may hold points of it: while shards are moved or divided.
+    fn earlier(&self, number: usize) -> &[Engine] {
+        let first = self.keys.iter().position(|key| *key == self.keys[number]);
+        &self.shards[first.unwrap_or(number)..number]
     }
 
     /// Count and digests of the points, as a backup of records has them.
@@ -148,22 +175,32 @@ impl Snapshot {
 
     /// The beginning, for records of `collection` with vectors of these forms.
     pub(crate) fn cursor(&self, collection: &str, forms: &[VectorForm]) -> Cursor {
-        Cursor { shard: 0, scroll: Scroll::new(collection, forms) }
+        let mut scroll = Scroll::new(collection, forms);
+        scroll.again(self.keys.first().cloned().flatten());
+        Cursor { shard: 0, scroll }
     }
 
     /// The next batch; `None` at the end.
     pub(crate) fn next_batch(&self, cursor: &mut Cursor) -> Result<Option<RecordBatch>> {
         while let Some(shard) = self.shards.get(cursor.shard) {
-            // While shards are moved or divided, two may hold a point.
-            let earlier = &self.shards[..cursor.shard];
-            if let Some(batch) = cursor.scroll.next(shard, earlier)? {
+            if let Some(batch) = cursor.scroll.next(shard, self.earlier(cursor.shard))? {
                 return Ok(Some(batch));
             }
-            cursor.scroll.again();
             cursor.shard += 1;
+            cursor.scroll.again(self.keys.get(cursor.shard).cloned().flatten());
         }
         Ok(None)
     }
+}
+
+/// Shard keys in the order of their shards.
+fn described(mut keys: Vec<KeyShards>) -> Vec<KeyedShards> {
+    keys.sort_by_key(|of| of.shard_ids.iter().min().copied());
+    let described = keys.into_iter().map(|of| KeyedShards {
+        shards_number: of.shard_ids.len().try_into().unwrap_or(u32::MAX),
+        key: of.key,
+    });
+    described.collect()
 }
 
 fn document(

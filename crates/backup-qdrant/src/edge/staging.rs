@@ -124,6 +124,12 @@ impl Staging {
             return Err(Error::new(ErrorKind::Unsupported, what).on(both));
         }
         let document = Document::read(schema)?;
+        if document.is_keyed() {
+            let what = "the collection has shard keys, and a shard has none";
+            return Err(Error::new(ErrorKind::Unsupported, what)
+                .on(&schema.collection)
+                .advise("restore it to a server that runs as a cluster"));
+        }
         let make = || -> Result<Target> {
             let config = config::edge_config(&document)?;
             // Refused before any data moves.

@@ -12,7 +12,8 @@ use std::{
 };
 
 use backup_core::{Error, ErrorKind, Result};
-use serde_json::Value;
+use serde::Deserialize;
+use serde_json::{Map, Value};
 use tar::{Archive, Entry, EntryType};
 use uuid::Uuid;
 
@@ -20,6 +21,7 @@ use super::{
     config,
     files::{self, fail},
 };
+use crate::shard_key::ShardKey;
 
 /// A description is small.
 const MAX_JSON_BYTES: u64 = 16 << 20;
@@ -35,6 +37,15 @@ pub(crate) struct Unpacked {
     pub(crate) config: Option<Value>,
     /// `payload_index.json` of a collection.
     pub(crate) payload_index: Option<Value>,
+    /// `shard_key_mapping.json` of a collection.
+    pub(crate) keys: Vec<KeyShards>,
+}
+
+/// The numbers of the shards of a shard key.
+#[derive(Deserialize)]
+pub(crate) struct KeyShards {
+    pub(crate) key: ShardKey,
+    pub(crate) shard_ids: Vec<u32>,
 }
 
 struct Unpacking<'a> {
@@ -70,6 +81,7 @@ impl Unpacking<'_> {
             match names[..] {
                 ["config.json"] => self.unpacked.config = Some(json(&mut entry)?),
                 ["payload_index.json"] => self.unpacked.payload_index = Some(json(&mut entry)?),
+                ["shard_key_mapping.json"] => self.unpacked.keys = keys(json(&mut entry)?)?,
                 ["segments", ref rest @ ..] => self.segment(0, rest, entry)?,
                 [shard, "segments", ref rest @ ..] => {
                     let number = shard.parse().map_err(|_| odd_name(&entry))?;
@@ -202,6 +214,18 @@ fn json(entry: &mut Entry<'_, impl Read>) -> Result<Value> {
     }
     serde_json::from_reader(entry).map_err(|e| {
         Error::new(ErrorKind::Corrupt, "a description in a snapshot cannot be read").because(e)
+    })
+}
+
+/// Servers of before 1.13 write an object, in which a number and its text are the same key.
+fn keys(mapping: Value) -> Result<Vec<KeyShards>> {
+    if mapping.as_object().is_some_and(Map::is_empty) {
+        return Ok(Vec::new());
+    }
+    serde_json::from_value(mapping).map_err(|e| {
+        Error::new(ErrorKind::Corrupt, "the shard keys in a snapshot cannot be read")
+            .because(e)
+            .advise("if it is of a server of before 1.13, restore it there")
     })
 }
 

@@ -10,9 +10,13 @@ use tokio::{runtime::Handle, task::AbortHandle};
 use super::{
     connect::{Access, Points},
     grpc,
+    keys::no_keys,
     rest::{Rest, retry},
 };
-use crate::schema::Document;
+use crate::{
+    schema::Document,
+    shard_key::{KeyedShards, ShardKey},
+};
 
 #[derive(Clone)]
 pub(crate) struct Client {
@@ -105,9 +109,58 @@ impl Client {
         self.rest.get(&["collections", collection]).send().await
     }
 
-    /// A collection's settings and indexes, without its aliases.
+    /// A collection's settings, indexes and shard keys, without its aliases.
     pub(super) async fn settings(&self, collection: &str) -> Result<Document> {
-        Ok(Document::from_rest(&self.info(collection).await?, Vec::new()))
+        self.described(collection, &self.info(collection).await?, Vec::new()).await
+    }
+
+    /// As [`settings`](Self::settings); `None` where there is no such collection.
+    pub(super) async fn find_settings(&self, collection: &str) -> Result<Option<Document>> {
+        match self.rest.get(&["collections", collection]).find().await? {
+            None => Ok(None),
+            Some(info) => self.described(collection, &info, Vec::new()).await.map(Some),
+        }
+    }
+
+    async fn described(
+        &self,
+        collection: &str,
+        info: &Value,
+        aliases: Vec<String>,
+    ) -> Result<Document> {
+        let mut document = Document::from_rest(info, aliases);
+        if document.is_keyed() {
+            for key in self.shards(collection).await?.into_values().flatten() {
+                let known = document.shard_keys.iter_mut().find(|shards| shards.key == key);
+                match known {
+                    Some(shards) => shards.shards_number += 1,
+                    None => document.shard_keys.push(KeyedShards { key, shards_number: 1 }),
+                }
+            }
+        }
+        Ok(document)
+    }
+
+    /// The shards of a collection by number, wherever they lie, each with its shard key.
+    pub(super) async fn shards(&self, collection: &str) -> Result<BTreeMap<u64, Option<ShardKey>>> {
+        let cluster = self.rest.get(&["collections", collection, "cluster"]).send().await?;
+        let shards = ["local_shards", "remote_shards"];
+        let shards = shards.iter().filter_map(|some| cluster[some].as_array()).flatten();
+        let shard = |shard: &Value| {
+            let number = shard["shard_id"].as_u64()?;
+            Some((number, serde_json::from_value(shard["shard_key"].clone()).ok()?))
+        };
+        shards.map(shard).collect::<Option<_>>().ok_or_else(|| {
+            let what = "Qdrant does not say which shards a collection has";
+            Error::new(ErrorKind::Mismatch, what).on(collection)
+        })
+    }
+
+    /// Whether the server is one of a cluster, which may be of one only: others have no shard
+    /// keys.
+    pub(super) async fn is_cluster(&self) -> Result<bool> {
+        let cluster = self.rest.get(&["cluster"]).send().await?;
+        Ok(cluster["status"].as_str() != Some("disabled"))
     }
 
     /// How many points a collection has, exactly.
@@ -123,7 +176,8 @@ impl Client {
     ) -> Result<Document> {
         let info = self.info(collection).await?;
         let own = aliases.iter().filter(|(_, to)| *to == collection);
-        Ok(Document::from_rest(&info, own.map(|(alias, _)| alias.clone()).collect()))
+        let own = own.map(|(alias, _)| alias.clone()).collect();
+        self.described(collection, &info, own).await
     }
 
     /// Whether all of a collection is on the server that was asked.
@@ -132,8 +186,30 @@ impl Client {
         Ok(cluster["remote_shards"].as_array().is_none_or(Vec::is_empty))
     }
 
-    pub(super) async fn create_collection(&self, name: &str, request: Value) -> Result<()> {
-        self.rest.put(&["collections", name], request).long().once().await.map(drop)
+    /// Makes a collection, and its shard keys. Where in a cluster they lie, and in how many
+    /// copies, is the cluster's affair.
+    pub(super) async fn create_collection(
+        &self,
+        name: &str,
+        request: Value,
+        keys: &[KeyedShards],
+    ) -> Result<()> {
+        self.rest.put(&["collections", name], request).long().once().await?;
+        for shards in keys {
+            let body = json!({"shard_key": shards.key, "shards_number": shards.shards_number});
+            let made = self.rest.put(&["collections", name, "shards"], body).long().once().await;
+            made.map_err(|error| match error.kind() {
+                ErrorKind::Incompatible | ErrorKind::NotFound => {
+                    no_keys().on(format!("shard key {}", shards.key)).because(error)
+                }
+                _ => error,
+            })?;
+        }
+        // Read back: an older server passes over what it does not know.
+        if keys.is_empty() || self.settings(name).await?.shard_keys == keys {
+            return Ok(());
+        }
+        Err(no_keys())
     }
 
     /// Removes a collection that is a restore's own, its snapshots first: they would stay on

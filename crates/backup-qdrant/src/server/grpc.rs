@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::{
     connect::Points,
+    place::Place,
     rest::{full, refused},
     scroll::Read,
 };
@@ -52,54 +53,56 @@ pub(super) struct Page {
 
 pub(super) async fn scroll(
     client: &Points,
-    collection: &str,
+    place: &Place,
     offset: Option<PointId>,
     limit: u32,
     filter: Option<Filter>,
     of: Of,
 ) -> Result<Page> {
     let request = ScrollPoints {
-        collection_name: collection.to_owned(),
+        collection_name: place.collection.clone(),
         offset,
         filter,
         limit: Some(limit),
         with_payload: of.payload(),
         with_vectors: of.vectors(),
+        shard_key_selector: place.selector(),
         ..ScrollPoints::default()
     };
     let answer =
-        client.clone().scroll(request).await.map_err(|e| failed(&e).on(collection))?.into_inner();
+        client.clone().scroll(request).await.map_err(|e| failed(&e).on(place))?.into_inner();
     Ok(Page { points: answer.result, next: answer.next_page_offset })
 }
 
 /// Those of the points that are there, in any order.
 pub(super) async fn retrieve(
     client: &Points,
-    collection: &str,
+    place: &Place,
     ids: &[Id],
     of: Of,
 ) -> Result<Vec<RetrievedPoint>> {
     let request = GetPoints {
-        collection_name: collection.to_owned(),
+        collection_name: place.collection.clone(),
         ids: ids.iter().copied().map(write_id).collect(),
         with_payload: of.payload(),
         with_vectors: of.vectors(),
+        shard_key_selector: place.selector(),
         ..GetPoints::default()
     };
-    let answer =
-        client.clone().get(request).await.map_err(|e| failed(&e).on(collection))?.into_inner();
+    let answer = client.clone().get(request).await.map_err(|e| failed(&e).on(place))?.into_inner();
     Ok(answer.result)
 }
 
-pub(super) async fn delete(client: &Points, collection: &str, ids: &[Id]) -> Result<()> {
+pub(super) async fn delete(client: &Points, place: &Place, ids: &[Id]) -> Result<()> {
     let ids = ids.iter().copied().map(write_id).collect();
     let request = DeletePoints {
-        collection_name: collection.to_owned(),
+        collection_name: place.collection.clone(),
         wait: Some(true),
         points: Some(PointsSelectorOneOf::Points(PointsIdsList { ids }).into()),
+        shard_key_selector: place.selector(),
         ..DeletePoints::default()
     };
-    client.clone().delete(request).await.map_err(|e| failed(&e).on(collection))?;
+    client.clone().delete(request).await.map_err(|e| failed(&e).on(place))?;
     Ok(())
 }
 
@@ -114,18 +117,15 @@ pub(super) async fn count(client: &Points, collection: &str) -> Result<u64> {
     Ok(answer.result.map_or(0, |result| result.count))
 }
 
-pub(super) async fn upsert(
-    client: &Points,
-    collection: &str,
-    points: Vec<PointStruct>,
-) -> Result<()> {
+pub(super) async fn upsert(client: &Points, place: &Place, points: Vec<PointStruct>) -> Result<()> {
     let request = UpsertPoints {
-        collection_name: collection.to_owned(),
+        collection_name: place.collection.clone(),
         wait: Some(true),
         points,
+        shard_key_selector: place.selector(),
         ..UpsertPoints::default()
     };
-    client.clone().upsert(request).await.map_err(|e| failed(&e).on(collection))?;
+    client.clone().upsert(request).await.map_err(|e| failed(&e).on(place))?;
     Ok(())
 }
 
@@ -137,6 +137,10 @@ pub(super) fn failed(status: &Status) -> Error {
         Code::OutOfRange => ErrorKind::LimitExceeded,
         Code::Unauthenticated | Code::PermissionDenied => ErrorKind::PermissionDenied,
         Code::NotFound => ErrorKind::NotFound,
+        // As a server says it of a shard key.
+        Code::InvalidArgument if said.contains("Shard key") && said.ends_with("not found") => {
+            ErrorKind::NotFound
+        }
         Code::AlreadyExists => ErrorKind::AlreadyExists,
         Code::ResourceExhausted => ErrorKind::Busy,
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
@@ -173,12 +177,12 @@ fn write_id(id: Id) -> PointId {
 
 /// Adds a point to a batch.
 pub(super) fn encode(encoder: &mut Encoder, read: Read) -> Result<()> {
-    let Read { id, point, exact } = read;
+    let Read { key, point, exact, .. } = read;
     match exact {
         Some(payload) => {
-            encoder.point(id, |json| crate::points::write_payload(json, payload))?;
+            encoder.point(&key, |json| crate::points::write_payload(json, payload))?;
         }
-        None => encoder.point(id, |json| write_struct(json, &point.payload))?,
+        None => encoder.point(&key, |json| write_struct(json, &point.payload))?,
     }
     match point.vectors.and_then(|vectors| vectors.vectors_options) {
         None => Ok(()),

@@ -4,13 +4,16 @@ mod client;
 mod connect;
 mod filter;
 mod grpc;
+mod keys;
 mod lookup;
 mod merge;
 mod options;
 #[cfg(feature = "qdrant-edge")]
 mod pinned;
+mod place;
 mod rest;
 mod scroll;
+mod send;
 mod sink;
 mod source;
 mod stage;

@@ -165,8 +165,8 @@ impl QdrantOptions {
     /// and restored at the speed of a copy, but only to a server of the same or the next minor
     /// version. The temporary snapshots are removed from the server again.
     ///
-    /// Where the server does not allow snapshots, or a collection lies on several servers, points
-    /// are read one by one as by default, and the manifest says so.
+    /// Where the server does not allow snapshots, a collection lies on several servers, or shard keys
+    /// were removed from it, points are read one by one as by default, and the manifest says so.
     #[must_use]
     pub fn native(mut self) -> Self {
         self.way = Way::Native;

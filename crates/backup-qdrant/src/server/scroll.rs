@@ -10,7 +10,7 @@ use std::{
 
 use backup_core::{
     Error, ErrorKind, Result,
-    record::{RecordBatch, Tally},
+    record::{Key, RecordBatch, Tally},
 };
 use qdrant_client::qdrant::{Filter, RetrievedPoint};
 use serde_json::{Map, Value, json};
@@ -19,11 +19,12 @@ use tokio::sync::mpsc;
 use super::{
     client::Client,
     grpc::{self, Of, Page},
+    place::Place,
     rest::retry,
 };
 use crate::{
     points::{Encoder, Id},
-    schema::VectorForm,
+    schema::Document,
 };
 
 /// Bytes of a page: small enough to be fetched while another one is encoded, large enough that
@@ -37,6 +38,7 @@ const EXACT_POINTS: usize = 100;
 /// A point of a page.
 pub(super) struct Read {
     pub(super) id: Id,
+    pub(super) key: Key,
     pub(super) point: RetrievedPoint,
     /// Its payload, where gRPC did not carry it exactly.
     pub(super) exact: Option<Map<String, Value>>,
@@ -54,14 +56,15 @@ pub(super) struct Scroll {
 }
 
 impl Scroll {
-    /// Reads all points. Starts at once.
+    /// Reads all points of a collection that is as `document` says, as records of `name`. Starts
+    /// at once.
     pub(super) fn start(
         client: &Client,
         collection: &str,
         name: &str,
-        forms: &[VectorForm],
-    ) -> Self {
-        Self::filtered(client, collection, name, forms, None)
+        document: &Document,
+    ) -> Result<Self> {
+        Self::filtered(client, collection, name, document, None)
     }
 
     /// Reads the points that pass a filter, or all where the server does not take it: a strict
@@ -70,22 +73,16 @@ impl Scroll {
         client: &Client,
         collection: &str,
         name: &str,
-        forms: &[VectorForm],
+        document: &Document,
         filter: Option<Filter>,
-    ) -> Self {
+    ) -> Result<Self> {
+        let encoder = Encoder::new(name, &document.forms()?);
         // One page waits, one is being fetched.
         let (sender, pages) = mpsc::channel(1);
         let size = Arc::new(AtomicUsize::new(PAGE_BYTES / FIRST_PAGE));
-        let fetch = Fetch {
-            client: client.clone(),
-            collection: collection.to_owned(),
-            size: Arc::clone(&size),
-            filter,
-            last: None,
-        };
-        let task = client.beside(fetch.run(sender));
-        let encoder = Encoder::new(name, forms);
-        Self { pages, encoder, size, records: 0, _task: task }
+        let fetch = Fetch { client: client.clone(), size: Arc::clone(&size), filter };
+        let task = client.beside(fetch.run(Place::all(collection, document), sender));
+        Ok(Self { pages, encoder, size, records: 0, _task: task })
     }
 
     /// The next batch; `None` at the end.
@@ -123,22 +120,30 @@ impl Scroll {
 
 struct Fetch {
     client: Client,
-    collection: String,
     size: Arc<AtomicUsize>,
     filter: Option<Filter>,
-    last: Option<Id>,
 }
 
+type Pages = mpsc::Sender<Result<Vec<Read>>>;
+
 impl Fetch {
-    async fn run(mut self, sender: mpsc::Sender<Result<Vec<Read>>>) {
-        let mut offset = None;
+    async fn run(mut self, places: Vec<Place>, pages: Pages) {
+        for place in places {
+            if let Err(error) = self.place(&place, &pages).await {
+                return drop(pages.send(Err(error)).await);
+            }
+        }
+    }
+
+    async fn place(&mut self, place: &Place, pages: &Pages) -> Result<()> {
+        let (mut last, mut offset) = (None, None);
         let mut most = MAX_PAGE;
         loop {
             let wanted = (PAGE_BYTES / self.size.load(Ordering::Relaxed)).clamp(1, most);
             let limit = u32::try_from(wanted).unwrap_or(u32::MAX);
             let scrolled = retry(|| {
                 let (grpc, filter) = (&self.client.grpc, self.filter.clone());
-                grpc::scroll(grpc, &self.collection, offset.clone(), limit, filter, Of::Whole)
+                grpc::scroll(grpc, place, offset.clone(), limit, filter, Of::Whole)
             });
             let page = match scrolled.await {
                 Ok(page) => page,
@@ -148,51 +153,51 @@ impl Fetch {
                     continue;
                 }
                 // Nothing came yet: without it the same points come and more.
-                Err(_) if self.filter.is_some() && self.last.is_none() => {
+                Err(_) if self.filter.is_some() && last.is_none() => {
                     self.filter = None;
                     continue;
                 }
-                Err(error) => return drop(sender.send(Err(error)).await),
+                Err(error) => return Err(error),
             };
             let next = page.next.clone();
-            let page = self.checked(page).await;
-            let broken = page.is_err();
-            if sender.send(page).await.is_err() || broken || next.is_none() {
-                return;
+            let page = self.checked(place, &mut last, page).await?;
+            // Where nobody reads on there is nobody to tell.
+            if pages.send(Ok(page)).await.is_err() || next.is_none() {
+                return Ok(());
             }
             offset = next;
         }
     }
 
     /// Pages come in the order of the ids, each point once.
-    async fn checked(&mut self, page: Page) -> Result<Vec<Read>> {
+    async fn checked(&self, place: &Place, last: &mut Option<Id>, page: Page) -> Result<Vec<Read>> {
         if page.points.is_empty() && page.next.is_some() {
             let what = "Qdrant sent an empty page that is not the last";
-            return Err(Error::new(ErrorKind::Mismatch, what).on(&self.collection));
+            return Err(Error::new(ErrorKind::Mismatch, what).on(place));
         }
-        let reads = exactly(&self.client, &self.collection, page.points).await?;
+        let reads = exactly(&self.client, place, page.points).await?;
         for read in &reads {
-            in_order(&mut self.last, read.id, &self.collection)?;
+            in_order(last, read.id, place)?;
         }
         Ok(reads)
     }
 }
 
 /// Refuses a point that does not come after the last one.
-pub(super) fn in_order(last: &mut Option<Id>, id: Id, collection: &str) -> Result<()> {
+pub(super) fn in_order(last: &mut Option<Id>, id: Id, place: &Place) -> Result<()> {
     if last.replace(id).is_none_or(|last| last < id) {
         return Ok(());
     }
     let what = "Qdrant sent a point twice, or out of order";
     Err(Error::new(ErrorKind::Mismatch, what)
-        .on(format!("{collection}, point {}", id.key()))
+        .on(format!("{place}, point {}", id.key()))
         .advise("wait until shards are moved or resharded, then try again"))
 }
 
-/// Points of a collection that came over gRPC, with those payloads that it did not carry exactly.
+/// Points of a place that came over gRPC, with those payloads that it did not carry exactly.
 pub(super) async fn exactly(
     client: &Client,
-    collection: &str,
+    place: &Place,
     points: Vec<RetrievedPoint>,
 ) -> Result<Vec<Read>> {
     let (mut reads, mut rounded) = (Vec::with_capacity(points.len()), Vec::new());
@@ -201,11 +206,11 @@ pub(super) async fn exactly(
         if grpc::perhaps_rounded(&point.payload) {
             rounded.push(id);
         }
-        reads.push(Read { id, point, exact: None });
+        reads.push(Read { id, key: place.key(id), point, exact: None });
     }
     let mut exact = HashMap::new();
     for ids in rounded.chunks(EXACT_POINTS) {
-        exact.extend(payloads(client, collection, ids).await?);
+        exact.extend(payloads(client, place, ids).await?);
     }
     if !exact.is_empty() {
         reads.iter_mut().for_each(|read| read.exact = exact.remove(&read.id));
@@ -216,12 +221,15 @@ pub(super) async fn exactly(
 /// Payloads as JSON, which keeps integers of 2^63 and more.
 async fn payloads(
     client: &Client,
-    collection: &str,
+    place: &Place,
     ids: &[Id],
 ) -> Result<Vec<(Id, Map<String, Value>)>> {
     let wanted: Vec<Value> = ids.iter().map(|id| id.to_json()).collect();
-    let body = json!({"ids": wanted, "with_payload": true, "with_vector": false});
-    let path = ["collections", collection, "points"];
+    let mut body = json!({"ids": wanted, "with_payload": true, "with_vector": false});
+    if let Some(shard) = &place.shard {
+        body["shard_key"] = json!(shard);
+    }
+    let path = ["collections", &place.collection, "points"];
     let answer = client.rest.post(&path, body).send().await?;
     let points = answer.as_array().into_iter().flatten().map(|point| {
         let id = Id::from_json(&point["id"])?;

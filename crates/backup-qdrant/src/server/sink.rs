@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::{
     QdrantStore,
     client::Client,
+    keys::same_keys,
     options::QdrantOptions,
     stage::{self, Session},
     taken::collection_of,
@@ -50,7 +51,8 @@ impl Sink for QdrantStore {
                 target.left_out = changes.unwrap_or_default().left_out;
             }
             same_vectors(&client, &options, &token, &info).await?;
-            Ok((token, notes))
+            let keys = same_keys(&client, &token, &info).await?;
+            Ok((token, [notes, keys].concat()))
         };
         let (token, notes) = self.client.run(planned).await?;
         let switch = match token.targets.as_slice() {

@@ -16,6 +16,7 @@ use super::{
     QdrantStore,
     client::Client,
     filter,
+    keys::are_numbered_in_order,
     options::{QdrantOptions, Way},
     scroll::Scroll,
     taken::Taken,
@@ -89,15 +90,10 @@ async fn reading(
     let mut remark = None;
     let mut taken = None;
     if options.way != Way::Scroll {
-        match take(client, &name).await? {
+        match take(client, &name, &document).await? {
             Ok(snapshot) => taken = Some(snapshot),
             Err(why) => remark = Some(why),
         }
-    }
-    if (taken.is_none() || options.way != Way::Native) && document.custom_sharding() {
-        let what = "the application chooses the shards of this collection, which can be carried \
-                    by a native backup only";
-        return Err(Error::new(ErrorKind::Unsupported, what).on(name));
     }
     let before = match &taken {
         Some(_) => 0,
@@ -119,9 +115,14 @@ async fn reading(
 }
 
 /// Takes a snapshot; where that cannot be done here, why.
-async fn take(client: &Client, name: &str) -> Result<Result<Taken, String>> {
+async fn take(client: &Client, name: &str, document: &Document) -> Result<Result<Taken, String>> {
     if !client.is_whole_here(name).await? {
         let why = "it lies on several servers, of which each has snapshots of its own";
+        return Ok(Err(why.to_owned()));
+    }
+    if document.is_keyed() && !are_numbered_in_order(&client.shards(name).await?, document) {
+        let why = "shard keys were removed from it or divided, so that no other collection has \
+                   shards of the same numbers";
         return Ok(Err(why.to_owned()));
     }
     let before = client.count(name).await?;
@@ -211,9 +212,9 @@ impl SourceSession for Session {
                     *state = next;
                     return Ok(Some(part));
                 }
-                let forms = reading.document.forms()?;
-                let (name, filter) = (&reading.name, reading.filter.clone());
-                let scroll = Scroll::filtered(&self.client, name, name, &forms, filter);
+                let (name, document) = (&reading.name, &reading.document);
+                let filter = reading.filter.clone();
+                let scroll = Scroll::filtered(&self.client, name, name, document, filter)?;
                 *state = State::Records(Box::new(scroll));
                 reading.schema(&self.options).map(Some)
             }
@@ -319,7 +320,7 @@ impl Reading {
 
     fn explain(&self, error: Error) -> Error {
         if error.kind() == ErrorKind::NotFound {
-            let what = "the collection was removed while it was read";
+            let what = "the collection, or a shard key of it, was removed while it was read";
             return Error::new(ErrorKind::NotFound, what).on(&self.name).because(error);
         }
         error

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
-    task::Poll,
     time::Duration,
 };
 
@@ -12,33 +11,21 @@ use backup_core::{
     async_trait,
     record::{Key, RecordBatch},
 };
-use futures::{StreamExt, TryStreamExt, ready, stream};
-use qdrant_client::qdrant::PointStruct;
-use serde_json::{Map, Value, json};
+use futures::StreamExt;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use super::{
     QdrantStore,
     client::{Client, point},
-    grpc,
+    keys::fits,
     options::QdrantOptions,
-    rest::retry,
     scroll::Scroll,
+    send::IN_FLIGHT,
     taken::{ENDING, Hashed, Native, recall, remembered},
     token::{Note, PREFIX, Target, Token, Was},
 };
-use crate::{
-    answers::Answers,
-    compare::differences,
-    points::{Decoder, Id},
-    schema::{Document, VectorForm},
-    vectors::Vectors,
-};
-
-/// Points and bytes of one request, and requests at a time: see `docs/BENCHMARKS.md`.
-const CHUNK_POINTS: usize = 256;
-const CHUNK_BYTES: usize = 1 << 20;
-const IN_FLIGHT: usize = 4;
+use crate::{answers::Answers, compare::differences, schema::Document, vectors::Vectors};
 
 /// Whether a name is one that restores make.
 pub(super) fn is_ours(name: &str) -> bool {
@@ -67,17 +54,10 @@ pub(super) struct Session {
     pub(super) token: Arc<Token>,
     pub(super) cancel: Cancel,
     /// Requests with points that may be under way.
-    turns: Arc<Semaphore>,
-    /// By collection.
-    staged: Arc<Mutex<HashMap<String, Staged>>>,
+    pub(super) turns: Arc<Semaphore>,
+    /// What collections are to be; where points are added, what they are.
+    staged: Arc<Mutex<HashMap<String, Arc<Document>>>>,
     pub(super) answers: Arc<Mutex<Answers>>,
-}
-
-#[derive(Clone)]
-struct Staged {
-    /// What the collection is to be; where points are added, what it is.
-    document: Arc<Document>,
-    forms: Arc<[VectorForm]>,
 }
 
 impl Session {
@@ -131,7 +111,7 @@ impl Session {
                         "vectors": {"size": 1, "distance": "Dot"},
                         "wal_config": {"wal_capacity_mb": 1},
                     });
-                    this.client.create_collection(&this.token.anchor, request).await?;
+                    this.client.create_collection(&this.token.anchor, request, &[]).await?;
                 }
                 Some(notes) if notes.iter().all(|note| *note == Note::Sealed) => {
                     this.set_notes(&[], Vec::new()).await?;
@@ -144,7 +124,7 @@ impl Session {
         .await
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Staged>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<Document>>> {
         self.staged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -161,9 +141,8 @@ impl Session {
         name: &str,
         document: Document,
         model: Option<&str>,
-    ) -> Result<Staged> {
+    ) -> Result<Arc<Document>> {
         let target = self.target(name)?;
-        let forms: Arc<[VectorForm]> = document.forms()?.into();
         let live = match target.was {
             Was::Free => None,
             _ => Some(self.client.settings(target.place()).await?),
@@ -177,30 +156,35 @@ impl Session {
             let live_model = self.options.model_of(&target.name);
             vectors.check_documents(&target.name, (&document, model), (live, live_model))?;
         }
-        let document = live.filter(|_| self.token.adds_to(target)).unwrap_or(document);
-        if document.custom_sharding() {
-            let what = "the application chooses the shards of this collection, \
-                        which cannot be restored yet";
-            return Err(Error::new(ErrorKind::Unsupported, what).on(&target.name));
+        match live.filter(|_| self.token.adds_to(target)) {
+            None => Ok(Arc::new(document)),
+            Some(live) => {
+                let keys = document.shard_keys.iter().map(|shards| &shards.key);
+                fits(name, document.is_keyed().then_some(keys), &live)?;
+                Ok(Arc::new(live))
+            }
         }
-        Ok(Staged { document: Arc::new(document), forms })
     }
 
     async fn schema(&self, schema: Schema) -> Result<()> {
         let (document, model) = (Document::read(&schema)?, schema.info.model.as_deref());
         let staged = self.announce(&schema.collection, document, model).await?;
-        let target = self.target(&schema.collection)?;
+        self.make_shadow(self.target(&schema.collection)?, &staged).await?;
+        self.lock().insert(schema.collection, staged);
+        Ok(())
+    }
+
+    async fn make_shadow(&self, target: &Target, document: &Document) -> Result<()> {
         let request = if self.token.adds_to(target) {
-            staged.document.scratch_request()
+            document.scratch_request()
         } else {
             // Vectors are indexed once all have come.
-            let mut request = staged.document.create_request();
+            let mut request = document.create_request();
             request["optimizers_config"]["indexing_threshold"] = 0.into();
             request
         };
-        self.client.create_collection(&target.shadow, request).await?;
-        self.lock().insert(target.name.clone(), staged);
-        Ok(())
+        let made = self.client.create_collection(&target.shadow, request, &document.shard_keys);
+        made.await.map_err(|error| error.on(&target.name))
     }
 
     /// Recovers a native snapshot into its shadow.
@@ -213,6 +197,10 @@ impl Session {
         let model = native.model.as_deref();
         let staged = self.announce(&native.collection, native.document, model).await?;
         let target = self.target(&native.collection)?;
+        if staged.is_keyed() {
+            // Recovered into a free name a snapshot brings no shard keys, and so no points.
+            self.make_shadow(target, &staged).await?;
+        }
         let content = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&content);
         let expected = blob.len;
@@ -265,62 +253,7 @@ impl Session {
         let staged = staged.ok_or_else(|| {
             interrupted("records came without the collection's description", batch.collection())
         })?;
-        self.send(&target.shadow, &staged.forms, &batch)
-            .await
-            .map_err(|error| error.on(&target.name))
-    }
-
-    /// Writes points into a collection with vectors of these forms.
-    pub(super) async fn send(
-        &self,
-        place: &str,
-        forms: &[VectorForm],
-        batch: &RecordBatch,
-    ) -> Result<()> {
-        let each = (batch.byte_size() / batch.len().max(1)).max(1);
-        let most = (CHUNK_BYTES / each).clamp(1, CHUNK_POINTS);
-        let decoder = Decoder::new(batch, forms)?;
-        let mut points = decoder.points();
-        let turns = stream::repeat_with(|| Arc::clone(&self.turns).acquire_owned());
-        let mut turns = std::pin::pin!(turns.then(|turn| turn));
-        // Points are made of the batch when their turn has come, or those of every batch that
-        // waits would be in memory twice.
-        let chunks = stream::poll_fn(|cx| {
-            let turn = ready!(turns.poll_next_unpin(cx));
-            let chunk: Result<Vec<_>> =
-                points.by_ref().take(most).map(|point| point.map(Sendable::new)).collect();
-            Poll::Ready(match chunk {
-                Ok(chunk) if chunk.is_empty() => None,
-                other => Some((turn, other)),
-            })
-        });
-        chunks
-            .map(|(turn, chunk)| async {
-                let _until_sent = turn;
-                self.cancel.check()?;
-                self.upsert(place, chunk?).await
-            })
-            .buffer_unordered(IN_FLIGHT)
-            .try_for_each(|()| async { Ok(()) })
-            .await
-    }
-
-    async fn upsert(&self, collection: &str, points: Vec<Sendable>) -> Result<()> {
-        let mut sent = Vec::with_capacity(points.len());
-        let mut exact = Vec::new();
-        for Sendable { id, point, payload } in points {
-            exact.extend(payload.map(|payload| {
-                json!({"overwrite_payload": {"payload": payload, "points": [id.to_json()]}})
-            }));
-            sent.push(point);
-        }
-        retry(|| grpc::upsert(&self.client.grpc, collection, sent.clone())).await?;
-        if exact.is_empty() {
-            return Ok(());
-        }
-        let path = ["collections", collection, "points", "batch"];
-        let body = json!({ "operations": exact });
-        self.client.rest.post(&path, body).query("wait", "true").send().await.map(drop)
+        self.send(&target.shadow, &staged, &batch).await.map_err(|error| error.on(&target.name))
     }
 
     /// Ends staging: indexes, settings, aliases; then compares with what the archive asks for.
@@ -337,7 +270,7 @@ impl Session {
         }
         let mut wishes = Vec::new();
         for target in self.token.targets.iter().filter(|target| !self.token.adds_to(target)) {
-            let document = &staged[&target.name].document;
+            let document = &staged[&target.name];
             self.finish_collection(&target.shadow, document)
                 .await
                 .map_err(|error| error.on(&target.name))?;
@@ -368,6 +301,9 @@ impl Session {
         for (field, index) in &document.payload_indexes {
             let is = is.payload_indexes.get(field).unwrap_or(&Value::Null);
             differ.extend(differences(index, is, &format!("/payload_indexes/{field}")));
+        }
+        if is.shard_keys != document.shard_keys {
+            differ.push("/shard_keys are others".to_owned());
         }
         if differ.is_empty() || self.options.other_settings {
             return Ok(());
@@ -438,8 +374,8 @@ impl Session {
                 content.blobs.insert(format!("{}{ENDING}", target.name), found);
                 continue;
             }
-            let forms = self.client.settings(place).await?.forms()?;
-            let scroll = Scroll::start(&self.client, place, &target.name, &forms);
+            let document = self.client.settings(place).await?;
+            let scroll = Scroll::start(&self.client, place, &target.name, &document)?;
             let tally = scroll.tally().await.map_err(|error| error.on(&target.name))?;
             content.collections.insert(target.name.clone(), tally);
         }
@@ -455,21 +391,6 @@ impl Session {
             }
         }
         Ok(())
-    }
-}
-
-/// A point as it is sent; its payload, where gRPC cannot carry it.
-struct Sendable {
-    id: Id,
-    point: PointStruct,
-    payload: Option<Map<String, Value>>,
-}
-
-impl Sendable {
-    fn new(point: crate::points::Point) -> Self {
-        let id = point.id;
-        let (point, payload) = grpc::decode(point);
-        Self { id, point, payload }
     }
 }
 

@@ -6,11 +6,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use backup_core::{Error, ErrorKind, Result};
+use backup_core::{Error, ErrorKind, Result, record::Tally};
 use serde_json::Value;
 
 use super::{
     client::{point, unpoint},
+    scroll::Scroll,
     stage::{Session, is_ours},
     token::{Note, Target, Was},
 };
@@ -143,6 +144,19 @@ impl Session {
 
     /// Makes one collection a copy of another.
     async fn copy(&self, from: &str, to: &str) -> Result<()> {
+        let document = self.client.settings(from).await?;
+        if document.is_keyed() {
+            // A snapshot brings no shard keys: it fills the shards that have the same numbers.
+            if !self.client.collections().await?.iter().any(|name| name == to) {
+                let request = document.create_request();
+                self.client.create_collection(to, request, &document.shard_keys).await?;
+                self.create_indexes(to, &document.payload_indexes).await?;
+            }
+            let whole = self.client.is_whole_here(from).await?;
+            if !whole || self.client.shards(from).await? != self.client.shards(to).await? {
+                return self.copy_points(from, to, &document).await;
+            }
+        }
         let snapshot = self.client.create_snapshot(from).await?;
         // One of a live collection is noted, so that whoever ends the restore can remove it.
         let note = self.token.snapshot(&snapshot.name);
@@ -160,6 +174,23 @@ impl Session {
             self.client.change_aliases(vec![unpoint(&note)]).await?;
         }
         Ok(())
+    }
+
+    /// Copies points one by one into an empty collection with the same shard keys, and compares.
+    async fn copy_points(&self, from: &str, to: &str, document: &Document) -> Result<()> {
+        let mut sent = Tally::new();
+        let mut points = Scroll::start(&self.client, from, from, document)?;
+        while let Some(batch) = points.next().await? {
+            sent.add_batch(&batch);
+            self.send(to, document, &batch).await?;
+        }
+        if Scroll::start(&self.client, to, from, document)?.tally().await? == sent {
+            return Ok(());
+        }
+        let what = "the copy of a collection is not equal to it";
+        Err(Error::new(ErrorKind::Mismatch, what)
+            .on(to)
+            .advise("look into the log of the Qdrant server"))
     }
 
     /// Removes what a switch that broke off left beside live collections.
@@ -243,14 +274,18 @@ impl Session {
 
     /// Gives a name the content and settings of a collection.
     ///
-    /// At one moment where the settings are equal. Otherwise the server refuses to, or keeps
-    /// the old settings: then the name is free for the time that this takes.
+    /// At one moment where the settings are equal, and the numbers of the shards where there are
+    /// shard keys. Otherwise the server refuses to, or keeps the old settings: then the name is
+    /// free for the time that this takes.
     async fn replace(&self, from: &str, name: &str) -> Result<()> {
         let wanted = self.client.settings(from).await?;
-        let live = self.client.rest.get(&["collections", name]).find().await?;
-        let live = live.map(|info| Document::from_rest(&info, Vec::new()));
-        if live.is_some_and(|live| live.config != wanted.config) {
-            self.delete_live(name).await?;
+        if let Some(live) = self.client.find_settings(name).await? {
+            let shards = async || {
+                Ok::<_, Error>(self.client.shards(from).await? == self.client.shards(name).await?)
+            };
+            if live.config != wanted.config || (wanted.is_keyed() && !shards().await?) {
+                self.delete_live(name).await?;
+            }
         }
         self.copy(from, name).await?;
         // Depending on its version the server takes the payload indexes with the snapshot.

@@ -125,13 +125,27 @@ impl Site {
         names
     }
 
-    /// Every point of a collection, as JSON, in the order of the ids.
+    /// Every point of a collection, as JSON, in the order of the ids; under each shard key where
+    /// there are any.
     pub(crate) async fn points(&self, collection: &str) -> Vec<Value> {
+        let keys = self.shard_keys(collection).await;
+        if keys.is_empty() {
+            return self.points_under(collection, Value::Null).await;
+        }
+        let mut points = Vec::new();
+        for key in keys {
+            points.extend(self.points_under(collection, key).await);
+        }
+        points
+    }
+
+    pub(crate) async fn points_under(&self, collection: &str, key: Value) -> Vec<Value> {
         let mut points = Vec::new();
         let mut offset = Value::Null;
         loop {
             let body = json!({
                 "limit": 1000, "offset": offset, "with_payload": true, "with_vector": true,
+                "shard_key": key,
             });
             let path = format!("/collections/{}/points/scroll", escaped(collection));
             let page = self.ask("POST", &path, body).await;
@@ -141,6 +155,16 @@ impl Site {
                 return points;
             }
         }
+    }
+
+    /// In the order of their texts.
+    pub(crate) async fn shard_keys(&self, collection: &str) -> Vec<Value> {
+        let path = format!("/collections/{}/shards", escaped(collection));
+        let answer = self.ask("GET", &path, Value::Null).await;
+        let keys = answer["shard_keys"].as_array().cloned().unwrap_or_default();
+        let mut keys: Vec<_> = keys.into_iter().map(|described| described["key"].clone()).collect();
+        keys.sort_by_key(Value::to_string);
+        keys
     }
 
     pub(crate) async fn create(&self, collection: &str, config: Value) {
@@ -196,6 +220,13 @@ impl Site {
             let path = format!("/collections/{}", escaped(&name));
             let info = self.ask("GET", &path, Value::Null).await;
             all.push(format!("{name}: {}", text(&info["config"])));
+            for key in self.shard_keys(&name).await {
+                let path = format!("/collections/{}/cluster", escaped(&name));
+                let shards = self.ask("GET", &path, Value::Null).await;
+                let shards = shards["local_shards"].as_array().expect("shards").iter();
+                let number = shards.filter(|shard| shard["shard_key"] == key).count();
+                all.push(format!("{name}: shard key {key}: {number}"));
+            }
             let indexes = info["payload_schema"].as_object().cloned().unwrap_or_default();
             let mut indexes: Vec<_> = indexes
                 .iter()

@@ -19,13 +19,13 @@ use serde_json::{Value, json};
 use super::fixture::{Site, run, same};
 
 /// What a backup would carry.
-struct Taken {
-    schemas: Vec<Schema>,
-    batches: Vec<RecordBatch>,
-    content: Content,
+pub(super) struct Taken {
+    pub(super) schemas: Vec<Schema>,
+    pub(super) batches: Vec<RecordBatch>,
+    pub(super) content: Content,
 }
 
-async fn take(site: &Site) -> Taken {
+pub(super) async fn take(site: &Site) -> Taken {
     let store = site.store();
     let Pinned::Live { session, .. } = store.pin(&PinRequest::new()).await.expect("a session")
     else {
@@ -60,7 +60,7 @@ fn plan(id: &str, content: &Content) -> StagePlan {
 }
 
 /// Asks for what is live, and stages.
-async fn stage(
+pub(super) async fn stage(
     store: &QdrantStore,
     id: &str,
     taken: &Taken,
@@ -86,11 +86,11 @@ async fn points(site: &Site, collection: &str) -> BTreeMap<String, Value> {
     points.map(|point| (point["id"].to_string(), point)).collect()
 }
 
-async fn live(site: &Site) -> Vec<String> {
+pub(super) async fn live(site: &Site) -> Vec<String> {
     site.all().await.into_iter().filter(|line| !line.contains("backup-kit.")).collect()
 }
 
-async fn no_traces(site: &Site) {
+pub(super) async fn no_traces(site: &Site) {
     assert_eq!(site.traces().await, Vec::<String>::new());
 }
 

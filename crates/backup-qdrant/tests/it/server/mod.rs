@@ -6,6 +6,7 @@ mod crash;
 mod faults;
 mod filter;
 mod fixture;
+mod keys;
 mod merge;
 mod native;
 mod rich;
