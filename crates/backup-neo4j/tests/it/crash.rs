@@ -145,7 +145,7 @@ fn cut_everywhere(memory: u64, archive: &Archive, mode: WriteMode) {
     assert!(requests > 10, "{requests}");
     // Some of them: by another kind of cut each time, and by another recovery.
     let full = std::env::var("BACKUP_KIT_SWEEP").is_ok_and(|sweep| sweep == "full");
-    for (round, cut) in (1..requests).step_by(if full { 1 } else { 7 }).enumerate() {
+    for (round, cut) in (1..requests).step_by(if full { 1 } else { 17 }).enumerate() {
         server.clear().unwrap();
         old(&server);
         let token = staged();
