@@ -55,9 +55,38 @@ impl Key {
     /// Text that is not JSON; more than [`Key::MAX_BYTES`].
     pub fn from_json(text: &str) -> Result<Self> {
         if text.len() > Self::MAX_BYTES {
-            return Err(Error::new(ErrorKind::LimitExceeded, "a record's key is too long"));
+            return Err(too_long());
         }
         Ok(Self(canonical::canonicalize(text.as_bytes())?.into()))
+    }
+
+    /// A key as a writer puts it down: one that is made of canonical text need not be parsed for it.
+    ///
+    /// ```
+    /// use backup_core::record::Key;
+    ///
+    /// let key = Key::write(|json| {
+    ///     json.begin_array()?;
+    ///     json.canonical_text(r#"["a",1]"#);
+    ///     json.integer(7);
+    ///     json.end_array();
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(key, Key::from_json(r#"[["a",1],7]"#)?);
+    /// # Ok::<(), backup_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of `write`; more than [`Key::MAX_BYTES`].
+    pub fn write(write: impl FnOnce(&mut canonical::Writer<'_>) -> Result<()>) -> Result<Self> {
+        let mut out = Vec::new();
+        write(&mut canonical::Writer::new(&mut out))?;
+        let text = String::from_utf8(out)
+            .map_err(|e| Error::adapter("a record's key is not UTF-8").because(e))?;
+        if text.len() > Self::MAX_BYTES {
+            return Err(too_long());
+        }
+        Ok(Self(text.into()))
     }
 
     pub(crate) fn from_canonical(text: &str) -> Self {
@@ -84,6 +113,10 @@ impl Key {
             one => Some(vec![tagged::scalar(&one)?]),
         }
     }
+}
+
+fn too_long() -> Error {
+    Error::new(ErrorKind::LimitExceeded, "a record's key is too long")
 }
 
 impl From<i64> for Key {
