@@ -274,6 +274,12 @@ impl Statement {
         self.parameters.push((name.to_owned(), value.into()));
         self
     }
+
+    /// A parameter, back.
+    pub(crate) fn into_parameter(mut self, name: &str) -> Option<Value> {
+        let at = self.parameters.iter().position(|(known, _)| known == name)?;
+        Some(self.parameters.swap_remove(at).1)
+    }
 }
 
 impl Row {

@@ -22,6 +22,14 @@ fn is_stopped(code: &str, message: &str) -> bool {
     code.ends_with(".TransactionStartFailed") && message.contains("needs to be restarted")
 }
 
+/// Of a full disk the server says no more than what it could not write: its log, or behind that the
+/// store.
+fn is_disk(code: &str, message: &str) -> bool {
+    message.contains("No space left")
+        || code.ends_with(".TransactionLogError")
+        || code.ends_with(".TransactionCommitFailed") && message.contains("to the store after")
+}
+
 fn is_memory(code: &str) -> bool {
     code.contains("OutOfMemory") || code.contains("MemoryPool")
 }
@@ -33,8 +41,7 @@ fn kind(code: &str, message: &str) -> (ErrorKind, &'static str) {
     if is_memory(code) {
         return (K::LimitExceeded, "a transaction needs more memory than the server gives it");
     }
-    // Of a full disk the server says no more than that it cannot write its log.
-    if message.contains("No space left") || title == "TransactionLogError" {
+    if is_disk(code, message) {
         return (K::NoSpace, "the server cannot write to its disk, which may be full");
     }
     if is_stopped(code, message) {
@@ -73,7 +80,7 @@ fn advice(code: &str, message: &str) -> Option<&'static str> {
             "make batches smaller, or give the server more memory (dbms.memory.transaction.total.max, heap)",
         );
     }
-    if code.contains("TransactionLogError") || is_stopped(code, message) {
+    if is_disk(code, message) || is_stopped(code, message) {
         return Some(
             "see the server's log; make room where it keeps its data and start it again, then resume",
         );
@@ -116,5 +123,9 @@ mod tests {
             let error = failed(code, "m");
             assert_eq!((error.kind(), error.is_retryable()), (kind, retry), "{code}");
         }
+        let told = "Could not apply the transaction: #52 to the store after written to log.";
+        let error = failed("Neo.DatabaseError.Transaction.TransactionCommitFailed", told);
+        assert_eq!(error.kind(), ErrorKind::NoSpace);
+        assert!(error.report().contains("make room"), "{}", error.report());
     }
 }

@@ -146,7 +146,14 @@ pub(crate) fn write_relationship(
 
 /// A relationship's key.
 pub(crate) fn relationship_key(from: &str, to: &str, number: u64) -> Result<Key> {
-    Key::from_json(&format!("[{from},{to},{number}]"))
+    Key::write(|json| {
+        json.begin_array()?;
+        json.canonical_text(from);
+        json.canonical_text(to);
+        json.integer(number);
+        json.end_array();
+        Ok(())
+    })
 }
 
 /// Where a relationship begins or ends, read back from a record.

@@ -18,7 +18,7 @@ use crate::{
     marks::View,
     names::Kind,
     options::{Neo4jOptions, Neo4jStore},
-    read::{Nodes, Numbers, Read, Relationships, filtered},
+    read::{Known, Nodes, Numbers, Read, Relationships, filtered},
     records::Keys,
     schema::Objects,
 };
@@ -179,18 +179,22 @@ impl Reading {
                 return Ok(());
             }
         }
-        let mut kept = Numbers::default();
-        if self.nodes(to, &mut given, &mut kept).await?.is_err() {
+        let mut read = (Known::default(), Numbers::default());
+        if self.nodes(to, &mut given, &mut read).await?.is_err() {
             return Ok(());
         }
-        let kept = self.chosen.partly.then_some(kept);
-        let Ok(cut) = self.relationships(to, &mut given, kept).await? else { return Ok(()) };
+        let Ok(cut) = self.relationships(to, &mut given, read).await? else { return Ok(()) };
+        let end = if self.chosen.partly {
+            "is not in the selection"
+        } else {
+            "came while the graph was read"
+        };
         for (name, cut) in &cut {
             let notice = Notice {
                 kind: NoticeKind::LeftOut,
                 collection: name.clone(),
                 subject: "relationships".to_owned(),
-                detail: format!("{cut} have an end that is not in the selection"),
+                detail: format!("{cut} have an end that {end}"),
             };
             if send(to, Part::Notice(notice)).await.is_err() {
                 return Ok(());
@@ -232,7 +236,7 @@ impl Reading {
         &self,
         to: &To,
         given: &mut Given,
-        kept: &mut Numbers,
+        (known, kept): &mut (Known, Numbers),
     ) -> Result<Result<(), Gone>> {
         let sets: Vec<Option<&[String]>> = match &self.chosen.collections {
             None => vec![None],
@@ -246,8 +250,9 @@ impl Reading {
         };
         let mut filters: BTreeMap<String, Filter> = BTreeMap::new();
         for only in sets {
+            let known_so_far = std::mem::take(known);
             let mut nodes =
-                Nodes::begin(&self.client, &self.view, only, self.chosen.partly).await?;
+                Nodes::begin(&self.client, &self.view, only, true, known_so_far).await?;
             while let Some((read, numbers)) = nodes.next().await? {
                 let part = match read {
                     Read::Begin(kind) => {
@@ -256,8 +261,9 @@ impl Reading {
                     }
                     Read::Batch(mut batch) => {
                         let filter = filters.get(batch.collection());
-                        if let Some(filter) = filter.filter(|_| self.chosen.partly) {
-                            batch = filtered(filter, batch, numbers, kept)?;
+                        match filter.filter(|_| self.chosen.partly) {
+                            Some(filter) => batch = filtered(filter, batch, numbers, kept)?,
+                            None => numbers.into_iter().for_each(|node| kept.insert(node)),
                         }
                         given.count(&batch);
                         Part::Records(batch)
@@ -267,6 +273,7 @@ impl Reading {
                     return Ok(Err(Gone));
                 }
             }
+            *known = nodes.known();
         }
         self.absent(given, |kind| matches!(kind, Kind::Nodes(_)))?;
         Ok(Ok(()))
@@ -277,7 +284,7 @@ impl Reading {
         &self,
         to: &To,
         given: &mut Given,
-        kept: Option<Numbers>,
+        (known, kept): (Known, Numbers),
     ) -> Result<Result<BTreeMap<String, u64>, Gone>> {
         let mut types = Vec::new();
         for kind in self.chosen.collections.iter().flatten() {
@@ -288,7 +295,8 @@ impl Reading {
         if self.chosen.collections.is_some() && types.is_empty() {
             return Ok(Ok(BTreeMap::new()));
         }
-        let mut all = Relationships::begin(&self.client, &self.view, &types, kept).await?;
+        let mut all =
+            Relationships::begin(&self.client, &self.view, &types, known, Some(kept)).await?;
         while let Some(read) = all.next().await? {
             let part = match read {
                 Read::Begin(kind) => self.begin(&kind, given)?,

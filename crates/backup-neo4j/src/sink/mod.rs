@@ -3,11 +3,13 @@
 mod course;
 mod journal;
 mod merge;
+mod placed;
 mod plan;
 mod readback;
 mod rules;
 mod session;
 mod stage;
+mod stager;
 mod sweep;
 mod switch;
 mod token;

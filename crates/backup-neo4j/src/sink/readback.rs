@@ -8,7 +8,7 @@ use crate::{
     client::Client,
     marks::{View, World},
     names::Kind,
-    read::{Nodes, Read, Relationships},
+    read::{Known, Nodes, Read, Relationships},
     records::Keys,
     schema::Document,
     sink::switch,
@@ -32,7 +32,7 @@ pub(crate) async fn tally(
             content.collections.entry(name).or_default().add_batch(&batch);
         }
     };
-    let mut nodes = Nodes::begin(client, &view, None, false).await?;
+    let mut nodes = Nodes::begin(client, &view, None, false, Known::default()).await?;
     while let Some((read, _)) = nodes.next().await? {
         cancel.check()?;
         count(read);
@@ -40,7 +40,8 @@ pub(crate) async fn tally(
     let types = "db.relationshipTypes() YIELD relationshipType AS name";
     let types = switch::names(client, types, world).await?;
     if !types.is_empty() {
-        let mut relationships = Relationships::begin(client, &view, &types, None).await?;
+        let known = nodes.known();
+        let mut relationships = Relationships::begin(client, &view, &types, known, None).await?;
         while let Some(read) = relationships.next().await? {
             cancel.check()?;
             count(read);

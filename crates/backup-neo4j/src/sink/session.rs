@@ -9,7 +9,7 @@ use backup_core::{
     Cancel, Content, Error, ErrorKind, Part, Result, Schema, SinkSession, async_trait,
     record::{Key, RecordBatch},
 };
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore};
 
 use crate::{
     client::Client,
@@ -21,11 +21,15 @@ use crate::{
         journal::{Entry, Journal, Note, State},
         merge::{self, Merging},
         readback, rules,
-        stage::{self, Rows, Stager},
+        stage::{self, Rows},
+        stager::Stager,
         sweep,
         token::{Token, Way},
     },
 };
+
+/// While one batch is on its way, the next is made ready.
+const READY: usize = 2;
 
 #[derive(Clone)]
 pub(super) struct Session {
@@ -40,6 +44,8 @@ pub(super) struct Session {
     announced: Arc<Mutex<Announced>>,
     /// One batch after the other.
     stager: Arc<AsyncMutex<Stager>>,
+    /// Batches that may be rows, which take ten times the memory of their text.
+    ready: Arc<Semaphore>,
 }
 
 #[derive(Default)]
@@ -62,6 +68,7 @@ impl Session {
             cancel,
             announced: Arc::default(),
             stager: Arc::new(AsyncMutex::new(stager)),
+            ready: Arc::new(Semaphore::new(READY)),
         }
     }
 
@@ -139,7 +146,7 @@ impl Session {
                 .advise("begin the restore again, or abort it"));
         }
         self.on_runtime(|this| async move {
-            // While one batch is on its way, the next is made ready.
+            let _ready = this.ready.acquire().await;
             let rows = match &this.merging {
                 None => Rows::of(&kind, &batch)?,
                 Some(merging) => {

@@ -1,4 +1,5 @@
-//! Records as nodes and relationships that the application does not see.
+//! Records as rows of statements that make nodes and relationships which the application does not
+//! see.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,6 @@ use crate::{
     marks::{KEY, MISSING, NUMBER, World, is_marked},
     names::{Kind, cypher},
     records::{End, archived_number, reference},
-    sink::journal::{Journal, State, overtaken},
     value::Value,
 };
 
@@ -31,17 +31,25 @@ const STAGED_KEY: &str = "backup-kit:key";
 pub(crate) enum Target {
     /// Nodes with these labels. A row: key and properties.
     Nodes(Vec<String>),
-    /// Relationships of this type. A row: the keys of both ends, and properties.
-    Relationships(String),
+    /// Relationships of this type. A row: both ends, and properties. An end is a key, or where
+    /// `numbered` the number of a node.
+    Relationships { name: String, numbered: [bool; 2] },
     /// Relationships of this type between nodes with these labels, which may be live only. A row: as
     /// above, and the properties that make up the keys of both ends.
     Between(String, Vec<String>, Vec<String>),
 }
 
+impl Target {
+    /// Relationships whose ends have keys.
+    pub(crate) fn relationships(name: &str) -> Self {
+        Self::Relationships { name: name.to_owned(), numbered: [false; 2] }
+    }
+}
+
 /// Rows of one transaction.
-pub(crate) struct Batch {
-    target: Target,
-    rows: Vec<Value>,
+pub(super) struct Batch {
+    pub(super) target: Target,
+    pub(super) rows: Vec<Value>,
 }
 
 /// Records of one collection, ready for the server.
@@ -56,20 +64,13 @@ pub(crate) struct Rows {
 #[derive(Default)]
 struct Filling(Vec<Vec<Value>>, usize);
 
-/// Writes rows, one batch after the other.
-#[derive(Default)]
-pub(crate) struct Stager {
-    /// Relationships have named nodes that had not come yet.
-    ahead: bool,
-}
-
 impl Rows {
     /// # Errors
     /// A value that no property can have, a relationship without ends.
     pub(crate) fn of(kind: &Kind, batch: &RecordBatch) -> Result<Self> {
         let target = match kind {
             Kind::Nodes(labels) => Target::Nodes(labels.clone()),
-            Kind::Relationships(name) => Target::Relationships(name.clone()),
+            Kind::Relationships(name) => Target::relationships(name),
             Kind::Schema => return Err(no_records()),
         };
         let mut rows = Self::default();
@@ -99,7 +100,7 @@ impl Rows {
         }
     }
 
-    fn into_batches(self) -> Vec<Batch> {
+    pub(super) fn into_batches(self) -> Vec<Batch> {
         let all = self.batches.into_iter().flat_map(|(target, Filling(batches, _))| {
             batches.into_iter().map(move |rows| Batch { target: target.clone(), rows })
         });
@@ -186,110 +187,6 @@ pub(crate) async fn prepare(client: &Client) -> Result<()> {
         cypher(KEY)
     );
     client.ask(&Statement::new(made)).await.map(drop)
-}
-
-impl Stager {
-    /// For records of a merge: ends may be live only, and stand for those.
-    pub(crate) fn for_merge() -> Self {
-        Self { ahead: true }
-    }
-
-    pub(crate) async fn write(
-        &mut self,
-        client: &Client,
-        journal: &Journal,
-        rows: Rows,
-    ) -> Result<()> {
-        let mut batches = rows.into_batches();
-        batches.reverse();
-        while let Some(mut batch) = batches.pop() {
-            match self.batch(client, journal, &batch).await {
-                Ok(true) => {}
-                // Ends that have not come yet are made, and filled when they come.
-                Ok(false) if !self.ahead => {
-                    self.ahead = true;
-                    batches.push(batch);
-                }
-                Ok(false) => return Err(overtaken()),
-                // What the server has no memory for at once it may have for halves of it.
-                Err(error) if error.kind() == ErrorKind::LimitExceeded && batch.rows.len() > 1 => {
-                    let rest = batch.rows.split_off(batch.rows.len() / 2);
-                    batches.extend([Batch { target: batch.target.clone(), rows: rest }, batch]);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// Writes all rows or none; whether it did. Repeated only where the server has certainly taken
-    /// nothing.
-    async fn batch(&self, client: &Client, journal: &Journal, batch: &Batch) -> Result<bool> {
-        let statement = journal
-            .guarded(State::Staging, &self.statement(&batch.target))
-            .with("rows", Value::List(batch.rows.clone()));
-        let wanted = batch.rows.len() as i64;
-        client
-            .again_if_refused(|| async {
-                let mut transaction = client.begin().await?;
-                let written = transaction.ask(&statement).await;
-                let written = written.and_then(|answer| match answer.first() {
-                    Some(row) => row.integer("done"),
-                    None => Ok(0),
-                });
-                match written {
-                    Ok(done) if done == wanted => transaction.commit().await.map(|_| true),
-                    Ok(_) => transaction.rollback().await.map(|()| false),
-                    Err(error) => {
-                        let _ = transaction.rollback().await;
-                        Err(error)
-                    }
-                }
-            })
-            .await
-    }
-
-    fn statement(&self, target: &Target) -> String {
-        let world = World::Staged;
-        let base = cypher(world.base().unwrap_or_default());
-        let (key, missing) = (cypher(KEY), cypher(MISSING));
-        let end = |node: &str, at: u8, more: &str| {
-            if self.ahead {
-                return format!(
-                    "MERGE ({node}:{base} {{{key}: row[{at}]}}) ON CREATE SET {node}:{missing}{more}"
-                );
-            }
-            format!("MATCH ({node}:{base} {{{key}: row[{at}]}})")
-        };
-        let between = |name: &str, from: &str, to: &str| {
-            let name = cypher(&world.name(name));
-            format!(
-                "UNWIND $rows AS row {from} {to} CREATE (a)-[r:{name}]->(b) SET r = row[2] \
-                 RETURN count(*) AS done"
-            )
-        };
-        match target {
-            Target::Nodes(of) => {
-                let labels = labels(world, of);
-                if self.ahead {
-                    return format!(
-                        "UNWIND $rows AS row MERGE (n:{base} {{{key}: row[0]}}) \
-                         SET n:{base}{labels}, n += row[1] REMOVE n:{missing} RETURN count(*) AS done"
-                    );
-                }
-                format!(
-                    "UNWIND $rows AS row CREATE (n:{base}{labels} {{{key}: row[0]}}) \
-                     SET n += row[1] RETURN count(*) AS done"
-                )
-            }
-            Target::Relationships(name) => between(name, &end("a", 0, ""), &end("b", 1, "")),
-            Target::Between(name, from, to) => {
-                let from = format!("{}, a += row[3]", labels(world, from));
-                let to = format!("{}, b += row[4]", labels(world, to));
-                between(name, &end("a", 0, &from), &end("b", 1, &to))
-            }
-        }
-    }
 }
 
 /// Labels in a world, as they stand in a statement.

@@ -187,7 +187,7 @@ fn what_the_server_would_not_take_is_refused_before_the_switch() {
                 document(&["New"], json!({})),
                 &[ok[0].clone(), ok[0].clone()],
             ),
-            Some(ErrorKind::Incompatible),
+            Some(ErrorKind::Corrupt),
         ),
         (
             "a property that only a restore has",
