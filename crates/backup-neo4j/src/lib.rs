@@ -101,6 +101,8 @@ mod records;
 mod schema;
 mod sink;
 mod source;
+#[cfg(test)]
+mod testing;
 mod value;
 
 pub use dump::Neo4jDump;

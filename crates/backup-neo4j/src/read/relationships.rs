@@ -318,7 +318,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{options::Neo4jStore, read::Nodes, records::Keys};
+    use crate::{options::Neo4jStore, read::Nodes, records::Keys, testing::runtime};
 
     async fn lines(mut all: Relationships) -> (Vec<String>, u64) {
         let mut lines = Vec::new();
@@ -335,8 +335,7 @@ mod tests {
     #[test]
     fn ends_that_are_not_known_are_asked_for_and_others_are_left_out() {
         let Some(server) = shared() else { return };
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async {
+        runtime().block_on(async {
             let made = "UNWIND range(1, 1500) AS i CREATE (:A {i: i})-[:R {i: i}]->(:B:C {i: i})";
             server.cypher(made, json!({})).unwrap();
             let client = Client::new(&Neo4jStore::options(&server.bolt_url())).unwrap();

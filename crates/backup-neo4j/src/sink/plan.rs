@@ -157,14 +157,14 @@ mod tests {
             merge::{Identity, Step, Work},
             switch,
         },
+        testing::runtime,
     };
 
     // The figures of docs/decisions/0082-neo4j-switch.md, which a newer server might change.
     #[test]
     fn a_move_needs_no_more_than_the_plan_counts() {
         let Some(server) = shared() else { return };
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async {
+        runtime().block_on(async {
             let client = Client::new(&Neo4jStore::options(&server.bolt_url())).unwrap();
             let made = "UNWIND range(1, 10000) AS i \
                         CREATE (:A:B {i: i})-[:R {i: i, t: 'some text', u: 1.5}]->(:A:C {i: i})";
@@ -188,8 +188,7 @@ mod tests {
     #[test]
     fn a_merge_needs_no_more_than_the_plan_counts() {
         let Some(server) = shared() else { return };
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async {
+        runtime().block_on(async {
             let options = Neo4jStore::options(&server.bolt_url());
             let client = Client::new(&options).unwrap();
             for made in [

@@ -236,7 +236,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{options::Neo4jStore, sink::stage};
+    use crate::{options::Neo4jStore, sink::stage, testing::runtime};
 
     fn nodes(of: &[i64]) -> Rows {
         let mut rows = Rows::default();
@@ -261,8 +261,7 @@ mod tests {
     #[test]
     fn relationships_find_their_ends_however_those_are_known() {
         let Some(server) = shared() else { return };
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-        runtime.expect("a runtime").block_on(async {
+        runtime().block_on(async {
             let client = Client::new(&Neo4jStore::options(&server.bolt_url())).unwrap();
             let journal = Journal::new(&client, "one");
             journal.claim(false).await.unwrap();
