@@ -275,7 +275,11 @@ impl SegmentFormat for Gzip {
 
     #[cfg(feature = "libdeflate")]
     fn decompress_buffer(&self, packed: &mut Buffer, raw: &mut Buffer) -> Result<()> {
-        let seal = self.seal.get_or_init(|| Seal::draw().ok());
+        let seal = self.seal.get_or_init(|| {
+            // What a build without the feature does, tested without building it.
+            let left_out = cfg!(test) && std::env::var_os("BACKUP_KIT_ZLIB_ALONE").is_some();
+            if left_out { None } else { Seal::draw().ok() }
+        });
         if packed.ends_with(&Self::MARK)
             && seal.as_ref().is_some_and(|seal| seal.decompress(packed, raw))
         {
