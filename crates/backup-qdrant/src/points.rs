@@ -245,7 +245,7 @@ fn get(element: ElementType, bytes: &[u8]) -> Vec<f32> {
 
 /// Writes a payload that the engine hands out as JSON.
 pub(crate) fn write_payload(json: &mut Writer<'_>, payload: Map<String, Value>) -> Result<()> {
-    json.value(&tagged::escape(Value::Object(payload)))
+    tagged::escaped(json, &Value::Object(payload)).map(drop)
 }
 
 /// Reads records as points of a collection with vectors of these forms.

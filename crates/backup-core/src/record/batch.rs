@@ -349,7 +349,7 @@ impl BatchBuilder {
         write: impl FnOnce(&mut Writer<'_>) -> Result<()>,
     ) -> Result<()> {
         // A line with `"element":null` is not read back.
-        if *element == Key::null() {
+        if element.as_json() == "null" {
             return Err(Error::adapter("an element has no identity").on(&self.collection));
         }
         self.line(Some(element), key, write)

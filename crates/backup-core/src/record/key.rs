@@ -96,6 +96,10 @@ impl Key {
     fn written(write: impl FnOnce(&mut canonical::Writer<'_>)) -> Self {
         let mut out = Vec::new();
         write(&mut canonical::Writer::new(&mut out));
+        Self::of_writer(out)
+    }
+
+    fn of_writer(out: Vec<u8>) -> Self {
         Self(String::from_utf8(out).expect("canonical text is UTF-8").into())
     }
 
@@ -139,7 +143,10 @@ impl From<i32> for Key {
 
 impl From<&str> for Key {
     fn from(value: &str) -> Self {
-        Self::written(|json| json.string(value))
+        // There is room for most texts, so that they are not moved.
+        let mut out = Vec::with_capacity(value.len() + 2);
+        canonical::Writer::new(&mut out).string(value);
+        Self::of_writer(out)
     }
 }
 

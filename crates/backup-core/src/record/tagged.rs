@@ -137,6 +137,51 @@ pub fn escape(value: serde_json::Value) -> serde_json::Value {
     }
 }
 
+/// Writes what [`escape`] makes of a value, and tells whether that is something else than the
+/// value itself.
+///
+/// # Errors
+/// Nesting deeper than [`MAX_DEPTH`](super::canonical::MAX_DEPTH).
+pub fn escaped(json: &mut Writer<'_>, value: &serde_json::Value) -> crate::Result<bool> {
+    use serde_json::Value;
+    let mut differs = false;
+    match value {
+        Value::Array(items) => {
+            json.begin_array()?;
+            for item in items {
+                differs |= escaped(json, item)?;
+            }
+            json.end_array();
+        }
+        Value::Object(members) => {
+            let tagged = members.contains_key(TYPE);
+            if tagged {
+                json.begin_object()?;
+                json.name(TYPE)?;
+                json.string("Map");
+                json.name("_value")?;
+            }
+            differs |= tagged;
+            json.members(members, |json, member| {
+                differs |= escaped(json, member)?;
+                Ok(())
+            })?;
+            if tagged {
+                json.end_object();
+            }
+        }
+        Value::Number(n) => match n.as_i64().map(i128::from).or(n.as_u64().map(i128::from)) {
+            Some(i) => {
+                differs = i.abs() > MAX_SAFE_INTEGER;
+                integer(json, i);
+            }
+            None => json.value(value)?,
+        },
+        other => json.value(other)?,
+    }
+    Ok(differs)
+}
+
 /// Undoes [`escape`].
 #[must_use]
 pub fn unescape(value: serde_json::Value) -> serde_json::Value {
@@ -212,6 +257,7 @@ mod tests {
             serde_json::json!({"$type": "Integer", "_value": "9007199254740993"}),
             serde_json::json!({"$type": "Map", "_value": {"$type": "Integer", "_value": "1"}}),
         ] {
+            assert_eq!(written_as_escaped(&value), (canonical_text(&escape(value.clone())), true));
             let escaped = escape(value.clone());
             assert_eq!(escaped["$type"], "Map");
             assert_eq!(unescape(escaped), value);
@@ -221,10 +267,25 @@ mod tests {
     #[test]
     fn integers_that_others_would_round_are_tagged_and_come_back() {
         let value = serde_json::json!([u64::MAX, i64::MIN, 1_u64 << 53, (1_u64 << 53) - 1, 1e300]);
+        assert_eq!(written_as_escaped(&value), (canonical_text(&escape(value.clone())), true));
+        let plain = serde_json::json!({"b": [1, {"c": null}], "a": 1.5, "$typ": "Map", "z": true});
+        assert_eq!(written_as_escaped(&plain), (canonical_text(&plain), false));
         let escaped = escape(value.clone());
         let tags: Vec<_> = escaped.as_array().unwrap().iter().map(|v| v.is_object()).collect();
         assert_eq!(tags, [true, true, true, false, false]);
         assert_eq!(scalar(&escaped[0]), Some(Scalar::Integer(u64::MAX.into())));
         assert_eq!(unescape(escaped), value);
+    }
+
+    fn canonical_text(value: &serde_json::Value) -> String {
+        let mut text = Vec::new();
+        Writer::new(&mut text).value(value).unwrap();
+        String::from_utf8(text).unwrap()
+    }
+
+    fn written_as_escaped(value: &serde_json::Value) -> (String, bool) {
+        let mut text = Vec::new();
+        let differs = escaped(&mut Writer::new(&mut text), value).unwrap();
+        (String::from_utf8(text).unwrap(), differs)
     }
 }
