@@ -1,6 +1,7 @@
 //! Deadlines that are kept aside until a restore ends: those of keys, and those of fields.
 
 use backup_core::Result;
+use bytes::Bytes;
 use redis::{Pipeline, Value};
 
 use crate::{
@@ -16,16 +17,10 @@ impl Session {
     pub(crate) async fn set_deadlines(&self, node: &Node, place: &Place, all: bool) -> Result<()> {
         let near = now_ms().saturating_add(NEAR_MS);
         for note in self.notes(node, 'd').await? {
-            let mut cursor = 0;
-            loop {
-                self.cancel.check()?;
-                let mut scan = redis::cmd("HSCAN");
-                scan.arg(&note[..]).arg(cursor).arg("COUNT").arg(ROUND);
-                let (next, page) = reply::page(node.one(&scan).await?)?;
+            let mut cursor = Some(0);
+            while let Some(kept) = self.kept(node, &note, &mut cursor).await? {
                 let mut commands = Pipeline::new();
-                for (key, at) in reply::pairs(Value::Array(page))? {
-                    let key = reply::bytes(key)?;
-                    let at = reply::integer(&at)?.saturating_add(self.token.shift);
+                for (key, at) in kept {
                     if all || at > near {
                         let set = commands.cmd("PEXPIREAT").arg(&place.name(&key)[..]).arg(at);
                         // The application may have written it meanwhile.
@@ -36,10 +31,6 @@ impl Session {
                     }
                 }
                 node.every("a deadline cannot be set", &commands).await?;
-                cursor = next;
-                if cursor == 0 {
-                    break;
-                }
             }
         }
         Ok(())
@@ -50,18 +41,13 @@ impl Session {
         let place = Place::aside(&self.token.id, 'h');
         for note in names(node, &pattern(&self.token.id, 'h'), &self.cancel).await? {
             let Some(key) = place.key_of(&note) else { continue };
-            let mut cursor = 0;
-            loop {
-                self.cancel.check()?;
-                let mut scan = redis::cmd("HSCAN");
-                scan.arg(&note[..]).arg(cursor).arg("COUNT").arg(ROUND);
-                let (next, page) = reply::page(node.one(&scan).await?)?;
+            let mut cursor = Some(0);
+            while let Some(kept) = self.kept(node, &note, &mut cursor).await? {
                 let mut commands = Pipeline::new();
-                for (field, at) in reply::pairs(Value::Array(page))? {
-                    let at = reply::integer(&at)?.saturating_add(self.token.shift);
+                for (field, at) in kept {
                     // The application may have written it meanwhile.
                     let set = commands.cmd("HPEXPIREAT").arg(&key[..]).arg(at).arg("NX");
-                    set.arg("FIELDS").arg(1).arg(&reply::bytes(field)?[..]);
+                    set.arg("FIELDS").arg(1).arg(&field[..]);
                 }
                 for reply in node.all(&commands).await? {
                     // Or made something else of the key.
@@ -69,13 +55,28 @@ impl Session {
                         reply::checked("a deadline cannot be set", reply)?;
                     }
                 }
-                cursor = next;
-                if cursor == 0 {
-                    break;
-                }
             }
             node.one(redis::cmd("UNLINK").arg(&note[..])).await?;
         }
         Ok(())
+    }
+
+    /// A page of what is kept in a hash, as the server is to have it; `None` at the end.
+    async fn kept(
+        &self,
+        node: &Node,
+        note: &[u8],
+        cursor: &mut Option<u64>,
+    ) -> Result<Option<Vec<(Bytes, i64)>>> {
+        let Some(from) = *cursor else { return Ok(None) };
+        self.cancel.check()?;
+        let mut scan = redis::cmd("HSCAN");
+        scan.arg(note).arg(from).arg("COUNT").arg(ROUND);
+        let (next, page) = reply::page(node.one(&scan).await?)?;
+        *cursor = (next != 0).then_some(next);
+        let kept = reply::pairs(Value::Array(page))?.into_iter().map(|(name, at)| {
+            Ok((reply::bytes(name)?, reply::integer(&at)?.saturating_add(self.token.shift)))
+        });
+        kept.collect::<Result<_>>().map(Some)
     }
 }

@@ -8,8 +8,9 @@ use redis::Value;
 
 use crate::{
     client::Node,
+    fields::Fields,
     model::{Body, Element, Head, Item, ItemPart, Kind, STRING_RANGE, WHOLE_STRING},
-    page::{Fields, PAGE_ELEMENTS, of_page},
+    page::{PAGE_ELEMENTS, of_page},
     reader::{Found, Seen},
     reply,
     streams::Stream,

@@ -28,6 +28,7 @@ mod client;
 mod deadlines;
 mod error;
 mod extra;
+mod fields;
 mod large;
 mod leftover;
 mod live;

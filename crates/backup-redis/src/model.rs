@@ -286,14 +286,15 @@ fn write_head(json: &mut Writer<'_>, head: &Head, look_inside: bool) -> Result<(
         tagged::integer(json, at);
     }
     let (mut text, held) = match &head.body {
-        Body::String(bytes) => (Some(bytes), inside(bytes).filter(|_| look_inside)),
+        Body::String(bytes) if look_inside => (Some(bytes), inside(bytes)),
+        Body::String(bytes) => (Some(bytes), None),
         Body::Json(bytes) => (Some(bytes), document(bytes)),
         _ => (None, None),
     };
-    if let Some((document, exact)) = held {
+    if let Some(document) = held {
         json.name("json")?;
-        json.value(&document)?;
-        text = text.filter(|_| !exact);
+        json.canonical_text(&document.json);
+        text = text.filter(|_| !document.exact);
     }
     if let Body::Stream(stream) = &head.body {
         json.name("last_id")?;
@@ -311,9 +312,16 @@ fn write_head(json: &mut Writer<'_>, head: &Head, look_inside: bool) -> Result<(
     Ok(())
 }
 
-/// The JSON that a string holds, as it stands in a record, and whether the string is what
-/// would be made of it again.
-fn inside(bytes: &[u8]) -> Option<(Value, bool)> {
+/// The JSON that a string holds.
+struct Document {
+    /// As it stands in a record, in canonical form.
+    json: String,
+    /// Whether the string is what would be made of it again.
+    exact: bool,
+}
+
+/// Of a string that may be anything: an object or an array.
+fn inside(bytes: &[u8]) -> Option<Document> {
     let bracketed = matches!(
         (bytes.first(), bytes.last()),
         (Some(b'{'), Some(b'}')) | (Some(b'['), Some(b']'))
@@ -321,14 +329,16 @@ fn inside(bytes: &[u8]) -> Option<(Value, bool)> {
     if bracketed { document(bytes) } else { None }
 }
 
-/// JSON of any kind, as [`inside`].
-fn document(bytes: &[u8]) -> Option<(Value, bool)> {
+/// JSON of any kind.
+fn document(bytes: &[u8]) -> Option<Document> {
     if bytes.len() > LONGEST_JSON {
         return None;
     }
     let value = canonical::parse(bytes).ok()?;
-    let exact = canonical_text(&value)? == bytes;
-    Some((tagged::escape(value), exact))
+    let mut json = Vec::with_capacity(bytes.len());
+    let differs = tagged::escaped(&mut Writer::new(&mut json), &value).ok()?;
+    let exact = if differs { canonical_text(&value)? == bytes } else { json == bytes };
+    Some(Document { json: String::from_utf8(json).ok()?, exact })
 }
 
 fn canonical_text(value: &Value) -> Option<Vec<u8>> {
@@ -446,7 +456,7 @@ pub(crate) fn read_head(value: &str) -> Result<Head> {
 
 fn read_string(
     members: &mut Map<String, Value>,
-    look: impl Fn(&[u8]) -> Option<(Value, bool)>,
+    look: impl Fn(&[u8]) -> Option<Document>,
 ) -> Result<Body> {
     let (json, value) = (members.remove("json"), members.remove("value"));
     Ok(match (json, value) {
@@ -458,7 +468,8 @@ fn read_string(
         }
         (Some(json), Some(value)) => {
             let bytes = bytes_of(&value)?;
-            if look(&bytes).is_none_or(|(held, _)| held != json) {
+            let held = look(&bytes).map(|document| document.json.into_bytes());
+            if held.is_none() || held != canonical_text(&json) {
                 let what = "a string has JSON beside it that it does not hold";
                 return Err(Error::new(ErrorKind::Incompatible, what)
                     .advise("a step that changes `json` has to remove `value`"));

@@ -1,8 +1,9 @@
 //! Reads the keys of one logical database of one server, page by page.
 //!
 //! One round trip gives the values and deadlines of a page of keys, the types of the next one and
-//! the names of the one after that. A value that is larger than a page is then read by itself,
-//! from the beginning, and watched meanwhile, so that a change in between is known.
+//! the names of the one after that. While the server works on it, the values of the page before are
+//! taken apart. A value that is larger than a page is then read by itself, from the beginning, and
+//! watched meanwhile, so that a change in between is known.
 
 use std::{
     collections::{HashSet, VecDeque},
@@ -12,21 +13,23 @@ use std::{
 
 use backup_core::{Cancel, Result};
 use bytes::Bytes;
+use futures::future::join;
 use redis::{Cmd, Pipeline, Value};
 use tokio::sync::mpsc;
 
 use crate::{
     client::Node,
+    fields::Fields,
     large::Large,
-    model::{Body, Element, Head, Item, ItemPart},
+    model::{Body, Head, Item, ItemPart},
     options::RedisOptions,
-    page::{self, Fields},
+    page::{self, PageSize, Pending, Read, Told, Whole},
     place::Place,
     reply,
 };
 
-/// Keys of a page.
-const PAGE_KEYS: usize = 512;
+/// Names of a page, where only they are asked for.
+const PAGE_NAMES: usize = 2048;
 /// How often a key is read again that changes its type.
 const ATTEMPTS: usize = 3;
 
@@ -55,8 +58,11 @@ pub(crate) struct Reader {
     keys: Keys,
     /// Names and keys of a page whose types are not known yet.
     named: Vec<(Bytes, Bytes)>,
-    /// A page that is to be read.
-    typed: Vec<Pending>,
+    /// Keys that are to be read.
+    typed: VecDeque<Pending>,
+    /// What the server told of a page.
+    told: Option<Told>,
+    size: PageSize,
     seen: Seen,
     ready: VecDeque<Found>,
     large: VecDeque<Pending>,
@@ -67,19 +73,6 @@ pub(crate) struct Reader {
     /// How many keys were read.
     pub(crate) count: u64,
 }
-
-/// A key that is read with its page, or by itself.
-struct Pending {
-    key: Bytes,
-    name: Bytes,
-    type_name: String,
-    /// Its deadline, where that is kept aside.
-    aside: Option<i64>,
-    attempt: usize,
-}
-
-/// A key that came whole with its page, and what the server says of its deadline.
-type Whole = (Pending, i64, Body, Vec<Element>);
 
 /// Names that came already: a scan repeats some while the server resizes its table. Of each
 /// eight bytes are kept, of a hash that nobody outside can foresee.
@@ -128,7 +121,9 @@ impl Reader {
             cancel,
             keys,
             named: Vec::new(),
-            typed: Vec::new(),
+            typed: VecDeque::new(),
+            told: None,
+            size: PageSize::FIRST,
             seen: Seen::default(),
             ready: VecDeque::new(),
             large: VecDeque::new(),
@@ -200,43 +195,52 @@ impl Reader {
         if let Some(pattern) = self.place.pattern() {
             scan.arg("MATCH").arg(pattern);
         }
-        scan.arg("COUNT").arg(PAGE_KEYS);
+        scan.arg("COUNT").arg(if self.names_only { PAGE_NAMES } else { self.size.keys() });
         scan
     }
 
     // One round trip: values of a page, types of the next one, names of the one after that.
     // `false` at the end.
     async fn page(&mut self, wants: &(dyn Fn(&[u8]) -> bool + Sync)) -> Result<bool> {
-        if let Keys::List(list) = &mut self.keys {
-            let names: Vec<Bytes> = list.drain(..list.len().min(PAGE_KEYS)).collect();
-            self.named = self.ours(names, wants);
-        }
+        let size = self.size;
+        let keys: Vec<_> = self.typed.drain(..self.typed.len().min(size.keys())).collect();
         let mut commands = Pipeline::new();
-        for pending in &self.typed {
+        for pending in &keys {
             // Side by side with the value, so that the one belongs to the other.
             commands.cmd("PEXPIRETIME").arg(&pending.name[..]);
-            page::ask(&mut commands, &pending.type_name, &pending.name);
+            page::ask(&mut commands, &pending.type_name, &pending.name, size.string());
         }
-        for (name, key) in &self.named {
+        // Others are not needed before these are asked for.
+        let more = self.typed.is_empty();
+        let named = if more { self.named(wants) } else { Vec::new() };
+        for (name, key) in &named {
             commands.cmd("TYPE").arg(&name[..]);
             if let Some(aside) = self.place.deadlines(key) {
                 commands.cmd("HGET").arg(aside).arg(&key[..]);
             }
         }
         let scans = match self.keys {
-            Keys::Scan(Some(cursor)) => {
+            Keys::Scan(Some(cursor)) if more => {
                 commands.add_command(self.scan_command(cursor));
                 true
             }
             _ => false,
         };
-        if commands.is_empty() {
+        let told = self.told.take();
+        if commands.is_empty() && told.is_none() {
             return Ok(false);
         }
-        let mut replies = self.node.all(&commands).await?.into_iter();
-        let typed = std::mem::take(&mut self.typed);
-        self.values(typed, &mut replies).await?;
-        self.types(&mut replies)?;
+        let before = async { told.map(Told::read).transpose() };
+        let (replies, before) = join(self.node.all(&commands), before).await;
+        if let Some(read) = before? {
+            self.take(read).await?;
+        }
+        let mut replies = replies?.into_iter();
+        if !keys.is_empty() {
+            let replies = replies.by_ref().take(2 * keys.len()).collect();
+            self.told = Some(Told { keys, replies, size });
+        }
+        self.types(named, &mut replies)?;
         if scans {
             let reply = replies.next().ok_or_else(|| reply::odd("SCAN"))?;
             let (cursor, names) = reply::page(reply::checked("keys cannot be read", reply)?)?;
@@ -248,6 +252,17 @@ impl Reader {
             self.ready.extend(self.named.drain(..).map(|(_, key)| Found::Key(key)));
         }
         Ok(true)
+    }
+
+    // The names of which the types are to be known.
+    fn named(&mut self, wants: &(dyn Fn(&[u8]) -> bool + Sync)) -> Vec<(Bytes, Bytes)> {
+        match &mut self.keys {
+            Keys::Scan(_) => std::mem::take(&mut self.named),
+            Keys::List(list) => {
+                let names = list.drain(..list.len().min(self.size.keys())).collect();
+                self.ours(names, wants)
+            }
+        }
     }
 
     // Those that are read, and did not come before.
@@ -268,12 +283,16 @@ impl Reader {
     }
 
     // Types of the page of which the names are known.
-    fn types(&mut self, replies: &mut impl Iterator<Item = Value>) -> Result<()> {
+    fn types(
+        &mut self,
+        named: Vec<(Bytes, Bytes)>,
+        replies: &mut impl Iterator<Item = Value>,
+    ) -> Result<()> {
         let mut next = || {
             let reply = replies.next().ok_or_else(|| reply::odd("TYPE"))?;
             reply::checked("a key cannot be read", reply)
         };
-        for (name, key) in std::mem::take(&mut self.named) {
+        for (name, key) in named {
             let type_name = reply::text(next()?)?;
             let aside = match self.place.deadlines(&key) {
                 Some(_) => Some(next()?).filter(|aside| *aside != Value::Nil),
@@ -283,36 +302,17 @@ impl Reader {
             let wanted = self.options.as_ref().is_none_or(|o| o.wants_type(&type_name));
             // One that is gone by now is not there.
             if type_name != "none" && wanted {
-                self.typed.push(Pending { key, name, type_name, aside, attempt: 0 });
+                self.typed.push_back(Pending { key, name, type_name, aside, attempt: 0 });
             }
         }
         Ok(())
     }
 
-    // Values of the page of which the types are known.
-    async fn values(
-        &mut self,
-        typed: Vec<Pending>,
-        replies: &mut (impl Iterator<Item = Value> + Send),
-    ) -> Result<()> {
-        let (mut whole, mut perhaps_empty) = (Vec::with_capacity(typed.len()), Vec::new());
-        for pending in typed {
-            let (Some(at), Some(value)) = (replies.next(), replies.next()) else {
-                return Err(reply::odd("PEXPIRETIME"));
-            };
-            // It was made anew with another type.
-            if reply::code(&value) == Some("WRONGTYPE") {
-                self.large.push_back(pending);
-                continue;
-            }
-            let at = reply::integer(&reply::checked("a key cannot be read", at)?)?;
-            match page::whole(&pending.type_name, value)? {
-                Some((body, elements)) => whole.push((pending, at, body, elements)),
-                // Too large, empty or gone.
-                None if pending.type_name == "string" => perhaps_empty.push(pending),
-                None => self.large.push_back(pending),
-            }
-        }
+    // Gives what a page had, and keeps what has to be read by itself.
+    async fn take(&mut self, read: Read) -> Result<()> {
+        let Read { mut whole, large, strings, keys, bytes } = read;
+        self.size = self.size.after(keys, bytes);
+        self.large.extend(large);
         self.deadlines_of_fields(&mut whole).await?;
         for (pending, at, body, elements) in whole {
             // Nothing is left where it is gone.
@@ -328,7 +328,7 @@ impl Reader {
                 self.give(&pending.key, ItemPart::Element(element));
             }
         }
-        self.large.extend(perhaps_empty);
+        self.large.extend(strings);
         Ok(())
     }
 

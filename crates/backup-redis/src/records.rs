@@ -2,18 +2,19 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
 };
 
 use backup_core::{
     CollectionEnd, Error, ErrorKind, Part, Result, Schema,
     manifest::CollectionInfo,
-    record::{BatchBuilder, RecordBatch},
+    record::{BatchBuilder, Key, RecordBatch},
 };
+use bytes::Bytes;
 use serde_json::json;
 
 use crate::{
-    model::{self, Item},
+    model::{self, Item, ItemPart},
     naming::Naming,
 };
 
@@ -25,14 +26,25 @@ const MOST_PENDING: usize = 16 << 20;
 /// Makes parts of items. Give it every item, [take](Self::next) parts until there is none,
 /// and [finish](Self::finish) it at the end.
 pub(crate) struct Records {
-    naming: Arc<Naming>,
+    naming: Naming,
     look_inside: bool,
     /// Collections that are wanted; `None`: all.
     only: Option<BTreeSet<String>>,
-    lanes: BTreeMap<(u32, Option<String>), Option<Lane>>,
+    lanes: BTreeMap<LaneId, Option<Lane>>,
     /// Bytes of the batches of all lanes.
     pending: usize,
     ready: VecDeque<Part>,
+    /// The key of the latest item: its elements follow.
+    latest: Option<Latest>,
+}
+
+/// The logical database, and the prefix of the keys where they have one.
+type LaneId = (u32, Option<String>);
+
+struct Latest {
+    key: Bytes,
+    lane: LaneId,
+    record: Key,
 }
 
 struct Lane {
@@ -46,34 +58,47 @@ impl Records {
     pub(crate) fn new(naming: Naming, look_inside: bool, only: &[String]) -> Self {
         let only = (!only.is_empty()).then(|| only.iter().cloned().collect());
         Self {
-            naming: Arc::new(naming),
+            naming,
             look_inside,
             only,
             lanes: BTreeMap::new(),
             pending: 0,
             ready: VecDeque::new(),
+            latest: None,
         }
     }
 
     /// Announces a collection that has to be there even where it has no record.
     pub(crate) fn announce(&mut self, db: u32) -> Result<()> {
-        self.lane(db, None).map(drop)
+        self.lane(&(db, None)).map(drop)
     }
 
     /// Announces the collection of a key.
     pub(crate) fn see(&mut self, db: u32, key: &[u8]) -> Result<()> {
-        let naming = Arc::clone(&self.naming);
-        let (prefix, _) = naming.split(key);
-        self.lane(db, prefix).map(drop)
+        let prefix = self.naming.split(key).0.map(str::to_owned);
+        self.lane(&(db, prefix)).map(drop)
     }
 
     pub(crate) fn push(&mut self, item: &Item) -> Result<()> {
-        let naming = Arc::clone(&self.naming);
-        let (prefix, rest) = naming.split(&item.key);
+        let latest = self.latest.take().filter(|it| it.lane.0 == item.db && it.key == item.key);
+        let latest = latest.unwrap_or_else(|| {
+            let (prefix, rest) = self.naming.split(&item.key);
+            Latest {
+                key: item.key.clone(),
+                lane: (item.db, prefix.map(str::to_owned)),
+                record: model::record_key(rest),
+            }
+        });
+        let pushed = self.add(&latest, &item.part);
+        self.latest = Some(latest);
+        pushed
+    }
+
+    fn add(&mut self, key: &Latest, part: &ItemPart) -> Result<()> {
         let look_inside = self.look_inside;
-        let Some(lane) = self.lane(item.db, prefix)? else { return Ok(()) };
+        let Some(lane) = self.lane(&key.lane)? else { return Ok(()) };
         let before = lane.batch.byte_size();
-        model::push(&mut lane.batch, &model::record_key(rest), &item.part, look_inside)?;
+        model::push(&mut lane.batch, &key.record, part, look_inside)?;
         lane.count += 1;
         let after = lane.batch.byte_size();
         let full = lane.batch.is_full().then(|| lane.take()).transpose()?;
@@ -119,14 +144,14 @@ impl Records {
         Ok(())
     }
 
-    fn lane(&mut self, db: u32, prefix: Option<&str>) -> Result<Option<&mut Lane>> {
-        let id = (db, prefix.map(str::to_owned));
-        if !self.lanes.contains_key(&id) {
+    fn lane(&mut self, id: &LaneId) -> Result<Option<&mut Lane>> {
+        if !self.lanes.contains_key(id) {
             if self.lanes.len() >= MOST_COLLECTIONS {
                 let what = format!("the keys have more than {MOST_COLLECTIONS} prefixes");
                 return Err(Error::new(ErrorKind::LimitExceeded, what)
                     .advise("name the prefixes that are collections, or use none"));
             }
+            let (db, prefix) = (id.0, id.1.as_deref());
             let collection = self.naming.collection(db, prefix);
             let wanted = self.only.as_ref().is_none_or(|only| only.contains(&collection));
             let lane = wanted.then(|| {
@@ -135,7 +160,7 @@ impl Records {
             });
             self.lanes.insert(id.clone(), lane);
         }
-        Ok(self.lanes.get_mut(&id).and_then(Option::as_mut))
+        Ok(self.lanes.get_mut(id).and_then(Option::as_mut))
     }
 }
 

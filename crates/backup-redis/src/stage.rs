@@ -11,6 +11,7 @@ use backup_core::{
     record::{RecordBatch, Tally},
 };
 use bytes::Bytes;
+use futures::future::{join, try_join_all};
 use redis::{Pipeline, Value};
 use tokio::sync::{Mutex as AsyncMutex, OnceCell};
 
@@ -247,24 +248,31 @@ impl Session {
                 .on(batch.collection())
                 .advise("begin the restore again, or abort it"));
         }
-        // Batches are made into commands in the order in which they come, and sent in it. The
-        // next is made while the server works on the one before.
+        // Batches are made into commands in the order in which they come, and sent in it. What comes
+        // next is made while the server works on what came before.
         let mut write = Arc::clone(&self.order).lock_owned().await;
         self.on_runtime(|this| async move {
             let targets = this.connected().await?;
-            let mut pipes: Vec<Pipeline> = targets.iter().map(|_| Pipeline::new()).collect();
-            let mut lane = |db: u32, key: &[u8]| find(&targets, db, key);
             write.field_deadlines = targets.iter().all(|to| to.staging.has_field_deadlines());
-            write.batch(&batch, now_ms(), &mut lane, &mut pipes)?;
+            let now = now_ms();
+            let mut rest = 0..batch.len();
+            let mut make = |write: &mut Write| {
+                let mut pipes: Vec<Pipeline> = targets.iter().map(|_| Pipeline::new()).collect();
+                let mut lane = |db: u32, key: &[u8]| find(&targets, db, key);
+                write.some(&batch, &mut rest, now, &mut lane, &mut pipes)?;
+                Ok::<_, Error>((pipes, !rest.is_empty()))
+            };
+            let (mut pipes, mut more) = make(&mut write)?;
             let turn = this.turn.lock().await;
+            while more {
+                let (sent, made) = join(send(&targets, &pipes), async { make(&mut write) }).await;
+                sent.map_err(|error| error.on(batch.collection()))?;
+                (pipes, more) = made?;
+            }
             drop(write);
-            let sent = targets.iter().zip(&pipes).map(|(target, pipe)| async move {
-                let what = "the server did not take what is restored";
-                target.staging.every(what, pipe).await.map(drop)
-            });
-            let sent = futures::future::try_join_all(sent).await;
+            let sent = send(&targets, &pipes).await;
             drop(turn);
-            sent.map(drop).map_err(|error| error.on(batch.collection()))
+            sent.map_err(|error| error.on(batch.collection()))
         })
         .await
     }
@@ -366,6 +374,14 @@ impl Session {
     }
 }
 
+async fn send(targets: &[Target], pipes: &[Pipeline]) -> Result<()> {
+    let sent = targets.iter().zip(pipes).map(|(target, pipe)| async move {
+        let what = "the server did not take what is restored";
+        target.staging.every(what, pipe).await.map(drop)
+    });
+    try_join_all(sent).await.map(drop)
+}
+
 /// The naming under which the collections of a restore have their keys.
 pub(crate) fn restored(token: &Token, options: &RedisOptions) -> Naming {
     restored_with(token, options, None)
@@ -412,9 +428,9 @@ pub(crate) async fn names(node: &Node, pattern: &str, cancel: &Cancel) -> Result
 }
 
 pub(crate) fn find(targets: &[Target], db: u32, key: &[u8]) -> Result<usize> {
-    let slot = slots::slot(key);
+    let slot = std::cell::LazyCell::new(|| slots::slot(key));
     let fits = |target: &Target| {
-        target.db == db && target.slots.as_ref().is_none_or(|slots| slots.has(slot))
+        target.db == db && target.slots.as_ref().is_none_or(|slots| slots.has(*slot))
     };
     targets.iter().position(fits).ok_or_else(|| {
         Error::new(ErrorKind::Changed, "no server of the cluster has the slot of a key")

@@ -1,6 +1,6 @@
 //! Records into commands.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, ops::Range};
 
 use backup_core::{Error, ErrorKind, Result, record::RecordBatch};
 use bytes::Bytes;
@@ -16,6 +16,10 @@ use crate::{
 /// Deadlines that are nearer than this are set when the restore ends, so that no key expires
 /// between being staged and being compared.
 pub(crate) const NEAR_MS: i64 = 24 * 60 * 60 * 1000;
+
+/// Records of one piece of a batch, and bytes after which it ends.
+const PIECE_RECORDS: usize = 4096;
+const PIECE_BYTES: usize = 512 << 10;
 
 /// Makes commands of records, in the order in which batches come.
 pub(crate) struct Write {
@@ -44,20 +48,35 @@ impl Write {
         helper(&self.id, kind, self.by_slot.then(|| slots::slot(key)))
     }
 
-    /// The commands that write a batch, for each server.
-    pub(crate) fn batch(
+    /// The commands that write the first rows of what is left of a batch, for each server: not
+    /// all, so that commands do not take much more memory than what they are made of.
+    pub(crate) fn some(
         &mut self,
         batch: &RecordBatch,
+        rest: &mut Range<usize>,
         now_ms: i64,
         lane: Lanes<'_>,
         pipes: &mut [Pipeline],
     ) -> Result<()> {
         let mut run = Run::default();
         let mut last_list: Option<(u32, Bytes, u64)> = None;
-        for record in batch.iter() {
-            let key = record.key();
-            let (db, key) = self.naming.key(batch.collection(), &key)?;
-            let number = lane(db, &key)?;
+        let mut latest: Option<(&str, u32, Bytes, usize)> = None;
+        let mut bytes = 0;
+        for row in rest.by_ref().take(PIECE_RECORDS) {
+            let record = batch.get(row);
+            // Elements of one key follow each other.
+            let (db, key, number) = match &latest {
+                Some((json, db, key, number)) if *json == record.key_json() => {
+                    (*db, key.clone(), *number)
+                }
+                _ => {
+                    let (db, key) = self.naming.key(batch.collection(), &record.key())?;
+                    let number = lane(db, &key)?;
+                    let key = Bytes::from(key);
+                    latest = Some((record.key_json(), db, key.clone(), number));
+                    (db, key, number)
+                }
+            };
             let part = match record.element_json() {
                 None => ItemPart::Head(model::read_head(record.value_json())?),
                 Some(element) => {
@@ -66,7 +85,6 @@ impl Write {
             };
             let fault =
                 |error: Error| error.on(format!("{}, {}", batch.collection(), record.key()));
-            let key = Bytes::from(key);
             if !run.goes_on(number, &key, &part) {
                 // Pipes of several servers do not wait for one another.
                 run.end(pipes);
@@ -103,9 +121,13 @@ impl Write {
                     self.element(pipe, &run.name, &key, element, now_ms).map_err(fault)?;
                 }
             }
+            bytes += record.line().len();
+            if bytes >= PIECE_BYTES {
+                break;
+            }
         }
         run.end(pipes);
-        // Only the last list of a batch goes on in the next one of its collection and partition.
+        // Only the last list goes on in what comes next of its collection and partition.
         if let Some((db, key, next)) = last_list {
             self.lists.insert((db, key), next);
         }
