@@ -20,22 +20,14 @@ mod error;
 #[path = "../crates/backup-neo4j/src/options.rs"]
 #[allow(dead_code, unreachable_pub, unused_imports)]
 mod options;
+#[path = "common/steps.rs"]
+mod steps;
 #[path = "../crates/backup-neo4j/src/value/mod.rs"]
 #[allow(dead_code, unreachable_pub, unused_imports)]
 mod value;
 
-use std::{
-    collections::BTreeMap,
-    env, fs,
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Instant,
-};
+use std::{collections::BTreeMap, env, fs, path::Path};
 
-use backup_core::{
-    BackupOptions, Event, RestoreOptions, Stores,
-    archive::{Archive, Codec, WriterOptions},
-};
 use backup_neo4j::Neo4jStore;
 use client::{Client, Statement};
 use common::{Result, Row, folder, head, number, ours, row, worker};
@@ -96,43 +88,18 @@ async fn step(args: &[String]) -> Result<()> {
         return Err("step, option, address, count, folder".into());
     };
     let archive = Path::new(place).join(option);
-    let stores = || {
-        let store = Neo4jStore::options(url).open()?;
-        Ok::<_, backup_core::Error>(Stores::new("bench", "1.0.0").with("graph", store))
-    };
     let client = || Client::new(&options::Neo4jStore::options(url));
     match step.as_str() {
-        "create" => create(&client()?, &Graph::new(count.parse()?)?, option.parse()?).await?,
-        "match" => read(&client()?).await?,
-        "export" => {
-            let mut writer = WriterOptions::default();
-            writer.codec = if option == "zstd" { Codec::Zstd } else { Codec::Gzip };
-            let options = BackupOptions::new().overwrite(true).writer(writer);
-            stores()?.backup_to_file(&archive, &options).await?;
+        "create" => {
+            return create(&client()?, &Graph::new(count.parse()?)?, option.parse()?).await;
         }
-        "import" | "restore" => {
-            let last = Arc::new(Mutex::new(Instant::now()));
-            let seen = Arc::clone(&last);
-            let observer = move |event: &Event| {
-                if let (Event::Part { .. }, Ok(mut seen)) = (event, seen.lock()) {
-                    *seen = Instant::now();
-                }
-            };
-            let stores = stores()?.observe(observer);
-            // Its time is that of an export.
-            let options = RestoreOptions::new().no_safety_backup();
-            let plan = stores.plan_restore_with(&Archive::open(&archive)?, &options).await?;
-            let start = Instant::now();
-            plan.execute().await?;
-            if step == "import" {
-                let last = last.lock().map_err(|_| "a lock")?;
-                println!("{} {}", last.duration_since(start).as_secs_f64(), f64::NAN);
-                std::process::exit(0);
-            }
-        }
-        other => return Err(format!("no such step: {other}").into()),
+        "match" => return read(&client()?).await,
+        _ => {}
     }
-    Ok(())
+    if steps::step(step, Neo4jStore::options(url).open()?, &archive).await? {
+        return Ok(());
+    }
+    Err(format!("no such step: {step}").into())
 }
 
 /// All nodes and relationships, thrown away.

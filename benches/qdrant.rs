@@ -6,18 +6,11 @@
 #![allow(clippy::print_stdout, missing_docs)]
 
 mod common;
+#[path = "common/steps.rs"]
+mod steps;
 
-use std::{
-    env, fs,
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Instant,
-};
+use std::{env, fs, path::Path, sync::Arc};
 
-use backup_core::{
-    BackupOptions, Cancel, Event, RestoreOptions, Stores,
-    archive::{Archive, Codec, VerifyMode, WriterOptions},
-};
 use backup_qdrant::QdrantStore;
 use common::{Result, Row, folder, head, number, ours, row, worker};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -90,43 +83,16 @@ async fn step(args: &[String]) -> Result<()> {
     let client = Qdrant::from_url(grpc).skip_compatibility_check().build()?;
     let count: usize = count.parse()?;
     let archive = Path::new(place).join(option);
-    let store = || QdrantStore::options(grpc).rest_url(rest).collections(["bench"]).open();
-    let stores = |store| Stores::new("bench", "1.0.0").with("vectors", store);
     match step.as_str() {
-        "upsert" => upsert(&client, rest, count, option.parse()?).await?,
-        "scroll" => scroll(&client, count, option.parse()?).await?,
-        "export" => {
-            let mut writer = WriterOptions::default();
-            writer.codec = if option == "zstd" { Codec::Zstd } else { Codec::Gzip };
-            let options = BackupOptions::new().overwrite(true).writer(writer);
-            stores(store()?).backup_to_file(&archive, &options).await?;
-        }
-        "validate" => {
-            Archive::open(&archive)?.verify(VerifyMode::Full, &Cancel::new(), &mut |_| {})?;
-        }
-        "import" | "restore" => {
-            let last = Arc::new(Mutex::new(Instant::now()));
-            let seen = Arc::clone(&last);
-            let observer = move |event: &Event| {
-                if let (Event::Part { .. }, Ok(mut seen)) = (event, seen.lock()) {
-                    *seen = Instant::now();
-                }
-            };
-            let stores = stores(store()?).observe(observer);
-            // Its time is that of an export.
-            let options = RestoreOptions::new().no_safety_backup();
-            let plan = stores.plan_restore_with(&Archive::open(&archive)?, &options).await?;
-            let start = Instant::now();
-            plan.execute().await?;
-            if step == "import" {
-                let last = last.lock().map_err(|_| "a lock")?;
-                println!("{} {}", last.duration_since(start).as_secs_f64(), f64::NAN);
-                std::process::exit(0);
-            }
-        }
-        other => return Err(format!("no such step: {other}").into()),
+        "upsert" => return upsert(&client, rest, count, option.parse()?).await,
+        "scroll" => return scroll(&client, count, option.parse()?).await,
+        _ => {}
     }
-    Ok(())
+    let store = QdrantStore::options(grpc).rest_url(rest).collections(["bench"]).open()?;
+    if steps::step(step, store, &archive).await? {
+        return Ok(());
+    }
+    Err(format!("no such step: {step}").into())
 }
 
 /// Replaces the collection, and waits until the count is reached.

@@ -5,6 +5,8 @@
 #![allow(clippy::print_stdout, missing_docs)]
 
 mod common;
+#[path = "common/steps.rs"]
+mod steps;
 
 use std::{
     fs::{self, File},
@@ -12,14 +14,9 @@ use std::{
     net::{TcpListener, TcpStream},
     path::Path,
     process::{Child, Command, Stdio},
-    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
-use backup_core::{
-    BackupOptions, Cancel, Event, RestoreOptions, Stores,
-    archive::{Archive, Codec, VerifyMode, WriterOptions},
-};
 use backup_redis::{Consistency, RedisStore};
 use common::{Result, Row, folder, head, least, number, ours, row, shell, worker};
 use redis::{Pipeline, Value, aio::MultiplexedConnection};
@@ -101,43 +98,15 @@ async fn step(args: &[String]) -> Result<()> {
         "snapshot" => Consistency::Snapshot(Duration::from_secs(60)),
         _ => Consistency::Fuzzy,
     };
-    let store = || RedisStore::options(&url).consistency(consistency).open();
-    let stores = |store| Stores::new("bench", "1.0.0").with("state", store);
-    match step.as_str() {
-        "loop" => bare_loop(&url, option.parse()?).await?,
-        "export" | "snapshot" => {
-            let mut writer = WriterOptions::default();
-            writer.codec = if option == "zstd" { Codec::Zstd } else { Codec::Gzip };
-            let options = BackupOptions::new().overwrite(true).writer(writer);
-            stores(store()?).backup_to_file(&archive, &options).await?;
-        }
-        "validate" => {
-            Archive::open(&archive)?.verify(VerifyMode::Full, &Cancel::new(), &mut |_| {})?;
-        }
-        "import" | "restore" => {
-            let last = Arc::new(Mutex::new(Instant::now()));
-            let seen = Arc::clone(&last);
-            let observer = move |event: &Event| {
-                if let (Event::Part { .. }, Ok(mut seen)) = (event, seen.lock()) {
-                    *seen = Instant::now();
-                }
-            };
-            let stores = stores(store()?).observe(observer);
-            // Its time is that of an export.
-            let options = RestoreOptions::new().no_safety_backup();
-            let plan = stores.plan_restore_with(&Archive::open(&archive)?, &options).await?;
-            let start = Instant::now();
-            plan.execute().await?;
-            if step == "import" {
-                let last = last.lock().map_err(|_| "a lock")?;
-                let peak = common::peak()?;
-                println!("{} {peak}", last.duration_since(start).as_secs_f64());
-                std::process::exit(0);
-            }
-        }
-        other => return Err(format!("no such step: {other}").into()),
+    if step == "loop" {
+        return bare_loop(&url, option.parse()?).await;
     }
-    Ok(())
+    let store = RedisStore::options(&url).consistency(consistency).open()?;
+    let step = if step == "snapshot" { "export" } else { step };
+    if steps::step(step, store, &archive).await? {
+        return Ok(());
+    }
+    Err(format!("no such step: {step}").into())
 }
 
 /// Reads every key as a careful application would, and throws it away.
