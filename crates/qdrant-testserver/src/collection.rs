@@ -18,6 +18,7 @@ use crate::config::{CollectionConfig, UpdateCollection};
 use crate::error::{Error, Result};
 use crate::files::write_json;
 use crate::live::{Live, Shard, index_operation};
+use crate::peer::Peer;
 use crate::ring::Ring;
 use crate::sharding::{KeyShards, NewKey, Selector, ShardKey};
 
@@ -144,23 +145,27 @@ impl Collection {
         }))
     }
 
-    pub(crate) fn cluster(&self, peer: u64) -> Result<Value> {
+    pub(crate) fn cluster(&self, peer: Peer) -> Result<Value> {
         let live = self.read()?;
-        let shards: Vec<Value> = (live.shards.iter())
-            .map(|(id, shard)| {
-                let points = shard.edge.info().points_count;
-                let mut shown = json!({"shard_id": id, "points_count": points, "state": "Active"});
-                if let Some(key) = &shard.key {
-                    shown["shard_key"] = json!(key);
-                }
-                shown
-            })
-            .collect();
+        let (mut local, mut remote) = (Vec::new(), Vec::new());
+        for (id, shard) in &live.shards {
+            let mut shown = json!({"shard_id": id, "state": "Active"});
+            if let Some(key) = &shard.key {
+                shown["shard_key"] = json!(key);
+            }
+            if peer.has(*id) {
+                shown["points_count"] = json!(shard.edge.info().points_count);
+                local.push(shown);
+            } else {
+                shown["peer_id"] = json!(peer.of(*id).id());
+                remote.push(shown);
+            }
+        }
         Ok(json!({
-            "peer_id": peer,
-            "shard_count": shards.len(),
-            "local_shards": shards,
-            "remote_shards": [],
+            "peer_id": peer.id(),
+            "shard_count": live.shards.len(),
+            "local_shards": local,
+            "remote_shards": remote,
             "shard_transfers": [],
         }))
     }
@@ -202,7 +207,7 @@ impl Collection {
         Ok(json!({ "shard_keys": keys }))
     }
 
-    pub(crate) fn create_key(&self, new: NewKey, peer: u64) -> Result<()> {
+    pub(crate) fn create_key(&self, new: NewKey, peer: Peer) -> Result<()> {
         let mut live = self.write()?;
         live.check_custom()?;
         let key = new.shard_key;
@@ -211,7 +216,7 @@ impl Collection {
             let text = format!("Sharding key {key} already exists for collection {name}");
             return Err(Error::bad_request(text));
         }
-        if let Some(other) = new.placement.iter().flatten().find(|asked| **asked != peer) {
+        if let Some(other) = new.placement.iter().flatten().find(|asked| **asked != peer.id()) {
             return Err(Error::bad_request(format!("Peer {other} does not exist")));
         }
         let last = live.keys.iter().flat_map(|shards| &shards.shard_ids).max().copied();

@@ -16,7 +16,7 @@
 //!
 //! What is not as on a real server:
 //!
-//! - A single node. No search but that for the nearest; no inference; no conditional upserts; no shard
+//! - The servers of a cluster are one process, and a shard has one copy. No search but that for the nearest; no inference; no conditional upserts; no shard
 //!   key to fall back to.
 //! - No optimizer runs: nothing is indexed for search, a collection is always green, and changed
 //!   parameters are kept and shown but change no files.
@@ -35,6 +35,7 @@ mod files;
 mod filter;
 mod grpc;
 mod live;
+mod peer;
 mod rest;
 mod ring;
 mod search;
@@ -57,6 +58,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 pub use faults::{Action, Fault, Faults, Match};
+use peer::Peer;
 use state::State;
 
 const TITLE: &str = "qdrant - vector search engine";
@@ -69,8 +71,11 @@ pub struct Options {
     pub api_key: Option<String>,
     /// The version that it says it has.
     pub version: String,
-    /// Whether it is a cluster, of one node: only such a server has shard keys.
+    /// Whether it is a cluster: only such a server has shard keys.
     pub cluster: bool,
+    /// The servers of the cluster, at least one. Each answers REST, and has its share of the shards;
+    /// the first answers gRPC for all.
+    pub peers: u32,
     /// What goes wrong.
     pub faults: Faults,
     /// The ports of gRPC and REST; free ones if none.
@@ -83,6 +88,7 @@ impl Default for Options {
             api_key: None,
             version: "1.19.0".to_owned(),
             cluster: true,
+            peers: 1,
             faults: Faults::default(),
             ports: None,
         }
@@ -106,7 +112,8 @@ impl Options {
 #[derive(Debug)]
 pub struct TestServer {
     grpc: SocketAddr,
-    rest: SocketAddr,
+    /// Of each server of the cluster.
+    rest: Vec<SocketAddr>,
     faults: Faults,
     /// Of its own, so that it can be stopped in the middle of everything.
     runtime: Option<Runtime>,
@@ -138,12 +145,13 @@ impl TestServer {
 
     fn start_blocking(dir: &Path, options: Options) -> io::Result<Self> {
         let (grpc_port, rest_port) = options.ports.unwrap_or_default();
-        let faults = options.faults.clone();
+        let (faults, peers) = (options.faults.clone(), options.peers.max(1));
         std::fs::create_dir_all(dir)?;
         let opened = State::open(&dir.canonicalize()?, options);
         let state = Arc::new(opened.map_err(|error| io::Error::other(error.to_string()))?);
         let grpc = listen(grpc_port)?;
-        let rest = listen(rest_port)?;
+        let rest = (0..peers).map(|peer| listen(if peer == 0 { rest_port } else { 0 }));
+        let rest = rest.collect::<io::Result<Vec<_>>>()?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .thread_name("qdrant-testserver")
@@ -151,7 +159,7 @@ impl TestServer {
             .build()?;
         let mut server = Self {
             grpc: grpc.local_addr()?,
-            rest: rest.local_addr()?,
+            rest: rest.iter().map(TcpListener::local_addr).collect::<io::Result<_>>()?,
             faults,
             state: Some(Arc::clone(&state)),
             runtime: None,
@@ -159,7 +167,10 @@ impl TestServer {
         };
         let _entered = runtime.enter();
         runtime.spawn(serve_grpc(tokio::net::TcpListener::from_std(grpc)?, Arc::clone(&state)));
-        runtime.spawn(serve_rest(tokio::net::TcpListener::from_std(rest)?, state));
+        for (peer, rest) in Peer::all(peers).zip(rest) {
+            let rest = tokio::net::TcpListener::from_std(rest)?;
+            runtime.spawn(serve_rest(rest, Arc::clone(&state), peer));
+        }
         drop(_entered);
         server.runtime = Some(runtime);
         Ok(server)
@@ -170,9 +181,14 @@ impl TestServer {
         format!("http://{}", self.grpc)
     }
 
-    /// Where REST is answered.
+    /// Where REST is answered, by the first server of a cluster.
     pub fn rest_url(&self) -> String {
-        format!("http://{}", self.rest)
+        format!("http://{}", self.rest[0])
+    }
+
+    /// Where the other servers of a cluster answer REST.
+    pub fn peer_urls(&self) -> Vec<String> {
+        self.rest[1..].iter().map(|peer| format!("http://{peer}")).collect()
     }
 
     /// The faults it shows.
@@ -222,9 +238,9 @@ async fn serve_grpc(listener: tokio::net::TcpListener, state: Arc<State>) {
         .await;
 }
 
-async fn serve_rest(listener: tokio::net::TcpListener, state: Arc<State>) {
+async fn serve_rest(listener: tokio::net::TcpListener, state: Arc<State>, peer: Peer) {
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
     });
-    let _ = axum::serve(listener, rest::router(state)).await;
+    let _ = axum::serve(listener, rest::router(state, peer)).await;
 }

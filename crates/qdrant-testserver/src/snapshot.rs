@@ -14,6 +14,7 @@ use crate::config::CollectionConfig;
 use crate::error::{Error, Result};
 use crate::files::write_json;
 use crate::live::{Live, Shard};
+use crate::peer::Peer;
 use crate::sharding::KeyShards;
 
 const SEGMENTS: &str = "segments";
@@ -23,9 +24,9 @@ const COLLECTION_VERSION: &str = "0.4.2";
 /// Where a segment's archive holds its files.
 const SEGMENT_FILES: &str = "snapshot/files";
 
-pub(crate) fn write_collection(live: &Live, peer: u64, out: File, temp: &Path) -> Result<()> {
+pub(crate) fn write_collection(live: &Live, peer: Peer, out: File, temp: &Path) -> Result<()> {
     let mut tar = Builder::new(BufWriter::new(out));
-    for (id, shard) in &live.shards {
+    for (id, shard) in live.shards.iter().filter(|(id, _)| peer.has(**id)) {
         append_shard(&mut tar, Path::new(&id.to_string()), shard, peer, temp)?;
     }
     append_bytes(&mut tar, Path::new("version.info"), COLLECTION_VERSION.as_bytes())?;
@@ -35,7 +36,7 @@ pub(crate) fn write_collection(live: &Live, peer: u64, out: File, temp: &Path) -
     Ok(tar.into_inner()?.flush()?)
 }
 
-pub(crate) fn write_shard(shard: &Shard, peer: u64, out: File, temp: &Path) -> Result<()> {
+pub(crate) fn write_shard(shard: &Shard, peer: Peer, out: File, temp: &Path) -> Result<()> {
     let mut tar = Builder::new(BufWriter::new(out));
     append_shard(&mut tar, Path::new(""), shard, peer, temp)?;
     Ok(tar.into_inner()?.flush()?)
@@ -45,7 +46,7 @@ fn append_shard<W: Write>(
     tar: &mut Builder<W>,
     prefix: &Path,
     shard: &Shard,
-    peer: u64,
+    peer: Peer,
     temp: &Path,
 ) -> Result<()> {
     let _writers = shard.stop_writers();
@@ -62,6 +63,7 @@ fn append_shard<W: Write>(
     }
     let next = next_operation(&shard.edge)?;
     append_bytes(tar, &prefix.join(WAL).join(wal_name(next)), &empty_wal())?;
+    let peer = peer.id();
     let state =
         json!({"is_local": true, "this_peer_id": peer, "peers": {peer.to_string(): "Active"}});
     append_json(tar, &prefix.join("replica_state.json"), &state)?;

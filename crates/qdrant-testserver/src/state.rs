@@ -14,9 +14,8 @@ use crate::collection::{CONFIG_FILE, Collection, INDEX_FILE, Indexes};
 use crate::config::{CollectionConfig, CreateCollection, check_collection_name};
 use crate::error::{Error, Result};
 use crate::files::write_json;
+use crate::peer::Peer;
 use crate::snapshot;
-
-pub(crate) const PEER: u64 = 1_167_873_649_292_640;
 
 #[derive(Debug)]
 pub(crate) struct State {
@@ -171,7 +170,12 @@ impl State {
         }
     }
 
-    pub(crate) fn create_snapshot(&self, name: &str, shard: Option<u32>) -> Result<SnapshotInfo> {
+    pub(crate) fn create_snapshot(
+        &self,
+        name: &str,
+        shard: Option<u32>,
+        peer: Peer,
+    ) -> Result<SnapshotInfo> {
         let collection = self.collection(name)?;
         let time = jiff::Timestamp::now().strftime("%Y-%m-%d-%H-%M-%S");
         let temp = self.unique_temp();
@@ -179,11 +183,11 @@ impl State {
         let live = collection.read()?;
         let file_name = match shard {
             None => {
-                snapshot::write_collection(&live, PEER, out, &self.temp())?;
-                format!("{}-{PEER}-{time}.snapshot", collection.name)
+                snapshot::write_collection(&live, peer, out, &self.temp())?;
+                format!("{}-{}-{time}.snapshot", collection.name, peer.id())
             }
             Some(id) => {
-                snapshot::write_shard(live.shard(id)?, PEER, out, &self.temp())?;
+                snapshot::write_shard(live.shard(id)?, peer, out, &self.temp())?;
                 format!("{}-shard-{id}-{time}.snapshot", collection.name)
             }
         };
