@@ -14,7 +14,9 @@
 //! A record's key is the point's id, a number or a UUID as text. Where the application chooses the
 //! shards, by shard keys, the same id may lie under two of them: there it is a list of both,
 //! `["tenant-a",7]` or `[12,"0b6e…"]`. A restore makes the shard keys, each with as many shards as it had;
-//! on which servers of a cluster they lie, and in how many copies, is left to the cluster.
+//! on which servers of a cluster they lie, and in how many copies, is left to the cluster. The servers'
+//! own snapshots are taken shard by shard there, on the servers that are
+//! [named](QdrantOptions::peers).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -63,6 +63,7 @@ fn qdrant(server: &Server) -> Result<backup_kit::qdrant::QdrantStore> {
     use crate::config::Form;
 
     let mut options = backup_kit::qdrant::QdrantStore::options(&server.url)
+        .peers(&server.peers)
         .collections(&server.collections)
         .without(&server.without);
     if let Some(url) = &server.rest_url {

@@ -18,7 +18,7 @@ mod unpack;
 
 /// The engine; the version is the one that this crate was built with.
 pub use qdrant_edge;
-#[cfg(feature = "qdrant")]
-pub(crate) use snapshot::Cursor;
 pub use snapshot::Snapshot;
+#[cfg(feature = "qdrant")]
+pub(crate) use snapshot::{Cursor, OfShard};
 pub use store::{EdgeStore, Shard};

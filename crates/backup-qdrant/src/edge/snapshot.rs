@@ -46,6 +46,13 @@ pub struct Snapshot {
     _folder: TempDir,
 }
 
+/// Of which shard a shard's own snapshot is.
+#[derive(Debug, Clone)]
+pub(crate) struct OfShard {
+    pub(crate) number: u32,
+    pub(crate) key: Option<ShardKey>,
+}
+
 /// Where a reader of a snapshot is.
 pub(crate) struct Cursor {
     shard: usize,
@@ -75,41 +82,53 @@ impl Snapshot {
         scratch: impl AsRef<Path>,
         limit: u64,
     ) -> Result<Self> {
-        let (path, scratch) = (path.as_ref(), scratch.as_ref());
+        Self::of_files(&[(None, path.as_ref())], scratch.as_ref(), limit)
+    }
+
+    /// The snapshot of a collection; or those of its shards, of which each says nothing of the others.
+    pub(crate) fn of_files(
+        files: &[(Option<OfShard>, &Path)],
+        scratch: &Path,
+        limit: u64,
+    ) -> Result<Self> {
         let folder = tempfile::Builder::new()
             .prefix(".backup-kit-snapshot-")
             .tempdir_in(scratch)
             .map_err(fail("could not make a folder", scratch))?;
-        let mut unpacked = unpack::unpack(path, folder.path(), limit)?;
-        let open = |shard| {
-            Engine::open(shard, None).map_err(|error| {
-                Error::new(ErrorKind::Corrupt, "the engine cannot open a snapshot")
-                    .on(path.display())
-                    .advise("if it is of a newer server, restore it there")
-                    .because(error)
-            })
-        };
-        let config = unpacked.config.clone().unwrap_or_default();
-        if !(Document { config, ..Document::default() }).is_keyed() {
-            unpacked.keys.clear();
+        let (mut numbered, mut config, mut payload_index) = (Vec::new(), None, None);
+        let mut keys = Vec::new();
+        for (of, path) in files {
+            let within = folder.path().join(numbered.len().to_string());
+            let unpacked = unpack::unpack(path, &within, limit)?;
+            for (number, shard) in unpacked.shards {
+                let of = of.clone().unwrap_or_else(|| OfShard {
+                    number,
+                    key: key_of(number, unpacked.config.as_ref(), &unpacked.keys),
+                });
+                numbered.push((of.key, of.number, open(&shard, path)?));
+            }
+            config = unpacked.config.or(config);
+            payload_index = unpacked.payload_index.or(payload_index);
+            keys.extend(unpacked.keys);
         }
-        let key = |number: &u32| {
-            let of = unpacked.keys.iter().find(|of| of.shard_ids.contains(number));
-            of.map(|of| of.key.clone())
-        };
-        let mut numbered: Vec<_> =
-            unpacked.shards.iter().map(|(number, shard)| (key(number), shard)).collect();
-        numbered.sort();
-        let shards = numbered.iter().map(|(_, shard)| open(shard)).collect::<Result<Vec<_>>>()?;
-        let keys: Vec<_> = numbered.into_iter().map(|(key, _)| key).collect();
-        let mut document = document(&shards, unpacked.config, unpacked.payload_index)?;
-        if document.is_keyed() && keys.iter().any(Option::is_none) {
-            let what = "a snapshot of a collection with shard keys does not name them all";
-            return Err(Error::new(ErrorKind::Corrupt, what).on(path.display()));
+        numbered.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
+        let mut shards = Vec::new();
+        let mut shard_keys = Vec::new();
+        for (key, _, shard) in numbered {
+            shard_keys.push(key);
+            shards.push(shard);
         }
-        document.shard_keys = described(unpacked.keys);
+        let mut document = document(&shards, config, payload_index)?;
+        if document.is_keyed() {
+            if shard_keys.iter().any(Option::is_none) {
+                let what = "a snapshot of a collection with shard keys does not name them all";
+                let of = files.first().map(|(_, path)| path.display().to_string());
+                return Err(Error::new(ErrorKind::Corrupt, what).on(of.unwrap_or_default()));
+            }
+            document.shard_keys = described(keys);
+        }
         let forms = document.forms()?;
-        Ok(Self { shards, keys, document, forms, _folder: folder })
+        Ok(Self { shards, keys: shard_keys, document, forms, _folder: folder })
     }
 
     /// How many shards there are.
@@ -191,6 +210,23 @@ impl Snapshot {
         }
         Ok(None)
     }
+}
+
+fn open(shard: &Path, snapshot: &Path) -> Result<Engine> {
+    Engine::open(shard, None).map_err(|error| {
+        Error::new(ErrorKind::Corrupt, "the engine cannot open a snapshot")
+            .on(snapshot.display())
+            .advise("if it is of a newer server, restore it there")
+            .because(error)
+    })
+}
+
+/// The shard key of a shard of a collection that has them.
+fn key_of(number: u32, config: Option<&Value>, keys: &[KeyShards]) -> Option<ShardKey> {
+    let config = config.cloned().unwrap_or_default();
+    let keyed = Document { config, ..Document::default() }.is_keyed();
+    let of = keys.iter().find(|of| keyed && of.shard_ids.contains(&number))?;
+    Some(of.key.clone())
 }
 
 /// Shard keys in the order of their shards.

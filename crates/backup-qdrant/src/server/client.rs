@@ -1,8 +1,8 @@
-//! Both interfaces of one server, and the requests that have a name.
+//! Both interfaces of a server, and the requests that have a name.
 
-use std::{collections::BTreeMap, future::Future};
+use std::{collections::BTreeMap, future::Future, sync::Arc};
 
-use backup_core::{ByteStream, Error, ErrorKind, Result};
+use backup_core::{Error, ErrorKind, Result};
 use reqwest::Url;
 use serde_json::{Value, json};
 use tokio::{runtime::Handle, task::AbortHandle};
@@ -12,26 +12,17 @@ use super::{
     grpc,
     keys::no_keys,
     rest::{Rest, retry},
+    snapshots::Snapshots,
 };
-use crate::{
-    schema::Document,
-    shard_key::{KeyedShards, ShardKey},
-};
+use crate::{schema::Document, shard_key::KeyedShards};
 
 #[derive(Clone)]
 pub(crate) struct Client {
     pub(super) grpc: Points,
     pub(super) rest: Rest,
+    /// Other servers of the cluster.
+    peers: Arc<[Rest]>,
     runtime: Handle,
-}
-
-/// A snapshot on the server.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Snapshot {
-    pub(super) name: String,
-    pub(super) checksum: Option<String>,
-    /// When it was taken, as the server says it.
-    pub(super) time: Value,
 }
 
 /// A task that is not wanted any more when nobody waits for it.
@@ -44,14 +35,15 @@ impl Drop for Tied {
 }
 
 impl Client {
-    pub(super) fn new(grpc: Url, rest: Url, access: &Access) -> Result<Self> {
+    pub(super) fn new(grpc: Url, rest: Url, peers: Vec<Url>, access: &Access) -> Result<Self> {
         let runtime = Handle::try_current().map_err(|e| {
             Error::new(ErrorKind::InvalidInput, "a store at a Qdrant server needs a Tokio runtime")
                 .because(e)
                 .advise("open it within the application's runtime")
         })?;
         let (grpc, rest) = (access.points(&grpc)?, Rest::new(rest, access)?);
-        Ok(Self { grpc, rest, runtime })
+        let peers = peers.into_iter().map(|peer| Rest::new(peer, access)).collect::<Result<_>>()?;
+        Ok(Self { grpc, rest, peers, runtime })
     }
 
     /// Runs in the store's runtime, whichever executor waits for it; ends when nobody does.
@@ -141,26 +133,29 @@ impl Client {
         Ok(document)
     }
 
-    /// The shards of a collection by number, wherever they lie, each with its shard key.
-    pub(super) async fn shards(&self, collection: &str) -> Result<BTreeMap<u64, Option<ShardKey>>> {
-        let cluster = self.rest.get(&["collections", collection, "cluster"]).send().await?;
-        let shards = ["local_shards", "remote_shards"];
-        let shards = shards.iter().filter_map(|some| cluster[some].as_array()).flatten();
-        let shard = |shard: &Value| {
-            let number = shard["shard_id"].as_u64()?;
-            Some((number, serde_json::from_value(shard["shard_key"].clone()).ok()?))
-        };
-        shards.map(shard).collect::<Option<_>>().ok_or_else(|| {
-            let what = "Qdrant does not say which shards a collection has";
-            Error::new(ErrorKind::Mismatch, what).on(collection)
-        })
+    /// The server, and the others of the cluster that are known.
+    pub(super) fn servers(&self) -> impl Iterator<Item = &Rest> {
+        [&self.rest].into_iter().chain(self.peers.iter())
     }
 
     /// Whether the server is one of a cluster, which may be of one only: others have no shard
     /// keys.
     pub(super) async fn is_cluster(&self) -> Result<bool> {
-        let cluster = self.rest.get(&["cluster"]).send().await?;
-        Ok(cluster["status"].as_str() != Some("disabled"))
+        Ok(self.cluster().await?["status"].as_str() != Some("disabled"))
+    }
+
+    /// Whether a collection that is made may come to lie on another server.
+    pub(super) async fn has_peers(&self) -> Result<bool> {
+        match self.cluster().await {
+            Ok(cluster) => Ok(cluster["peers"].as_object().is_some_and(|peers| peers.len() > 1)),
+            // It may, for all that may be known with this key.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn cluster(&self) -> Result<Value> {
+        self.rest.get(&["cluster"]).send().await
     }
 
     /// How many points a collection has, exactly.
@@ -178,12 +173,6 @@ impl Client {
         let own = aliases.iter().filter(|(_, to)| *to == collection);
         let own = own.map(|(alias, _)| alias.clone()).collect();
         self.described(collection, &info, own).await
-    }
-
-    /// Whether all of a collection is on the server that was asked.
-    pub(super) async fn is_whole_here(&self, collection: &str) -> Result<bool> {
-        let cluster = self.rest.get(&["collections", collection, "cluster"]).send().await?;
-        Ok(cluster["remote_shards"].as_array().is_none_or(Vec::is_empty))
     }
 
     /// Makes a collection, and its shard keys. Where in a cluster they lie, and in how many
@@ -215,8 +204,9 @@ impl Client {
     /// Removes a collection that is a restore's own, its snapshots first: they would stay on
     /// the server's disk, out of reach.
     pub(super) async fn drop_collection(&self, name: &str) -> Result<()> {
-        for snapshot in self.snapshots(name).await? {
-            self.delete_snapshot(name, &snapshot).await?;
+        let snapshots = self.snapshots(name);
+        for snapshot in snapshots.names().await? {
+            snapshots.delete(&snapshot).await?;
         }
         self.rest.delete(&["collections", name]).long().find().await.map(drop)
     }
@@ -231,73 +221,9 @@ impl Client {
         self.rest.post(&["collections", "aliases"], body).once().await.map(drop)
     }
 
-    pub(super) async fn snapshots(&self, collection: &str) -> Result<Vec<String>> {
-        let list = self.rest.get(&["collections", collection, "snapshots"]).find().await?;
-        let list = list.as_ref().and_then(Value::as_array).into_iter().flatten();
-        Ok(list.filter_map(|entry| Some(entry["name"].as_str()?.to_owned())).collect())
-    }
-
-    pub(super) async fn create_snapshot(&self, collection: &str) -> Result<Snapshot> {
-        let path = ["collections", collection, "snapshots"];
-        let answer = self.rest.post(&path, json!({})).query("wait", "true").long().once().await?;
-        let name = answer["name"].as_str().ok_or_else(|| {
-            Error::new(ErrorKind::Mismatch, "Qdrant does not say how a snapshot is called")
-                .on(collection)
-        })?;
-        let checksum = answer["checksum"].as_str().map(str::to_owned);
-        let time = answer["creation_time"].clone();
-        Ok(Snapshot { name: name.to_owned(), checksum, time })
-    }
-
-    pub(super) async fn delete_snapshot(&self, collection: &str, name: &str) -> Result<()> {
-        let path = ["collections", collection, "snapshots", name];
-        self.rest.delete(&path).long().find().await.map(drop)
-    }
-
-    /// Recovers a collection from a snapshot, at one moment where it is there. The server may
-    /// keep what is sent, under a name that begins with `label`.
-    pub(super) async fn recover(
-        &self,
-        collection: &str,
-        label: &str,
-        body: ByteStream,
-        len: Option<u64>,
-        checksum: Option<&str>,
-    ) -> Result<()> {
-        let name = format!("{label}.snapshot");
-        self.rest.upload(collection, name, body, len, checksum).await?;
-        self.sweep(collection, label).await
-    }
-
-    /// Removes the snapshots of a collection that recovering it left.
-    pub(super) async fn sweep(&self, collection: &str, label: &str) -> Result<()> {
-        for snapshot in self.snapshots(collection).await? {
-            if snapshot.starts_with(label) {
-                self.delete_snapshot(collection, &snapshot).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Streams a snapshot from the server; also its length.
-    pub(super) async fn download(
-        &self,
-        collection: &str,
-        snapshot: &Snapshot,
-    ) -> Result<(ByteStream, Option<u64>)> {
-        self.rest.download(&["collections", collection, "snapshots", &snapshot.name]).await
-    }
-
-    /// Recovers a collection from a snapshot of another one.
-    pub(super) async fn transfer(
-        &self,
-        from: &str,
-        snapshot: &Snapshot,
-        to: &str,
-        label: &str,
-    ) -> Result<()> {
-        let (body, len) = self.download(from, snapshot).await?;
-        self.recover(to, label, body, len, snapshot.checksum.as_deref()).await
+    /// The snapshots of a collection that is whole on the server.
+    pub(super) fn snapshots(&self, collection: &str) -> Snapshots {
+        Snapshots::of(&self.rest, collection)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Whether shard keys fit: a server, a live collection, a snapshot.
+//! Whether shard keys fit: a server, a live collection.
 
 use std::collections::BTreeMap;
 
@@ -75,17 +75,6 @@ pub(super) fn fits<'k>(
             refused(what, "make these shard keys, or leave out their points")
         }
     }
-}
-
-/// Whether a collection that is made anew has the same shards: a snapshot brings no shard keys, and
-/// is recovered shard by shard, by their numbers.
-pub(super) fn are_numbered_in_order(
-    shards: &BTreeMap<u64, Option<ShardKey>>,
-    document: &Document,
-) -> bool {
-    let in_order = document.shard_keys.iter();
-    let in_order = in_order.flat_map(|of| (0..of.shards_number).map(|_| Some(&of.key)));
-    (1..).zip(in_order).eq(shards.iter().map(|(number, key)| (*number, key.as_ref())))
 }
 
 /// The server makes no shard keys.

@@ -13,6 +13,7 @@ use super::{QdrantStore, client::Client, connect::Access, stage};
 pub struct QdrantOptions {
     url: String,
     rest: Option<String>,
+    peers: Vec<String>,
     access: Access,
     wanted: Vec<String>,
     unwanted: Vec<String>,
@@ -47,6 +48,7 @@ impl QdrantOptions {
         Self {
             url: url.to_owned(),
             rest: None,
+            peers: Vec::new(),
             access: Access {
                 key: None,
                 roots: None,
@@ -68,6 +70,16 @@ impl QdrantOptions {
     #[must_use]
     pub fn rest_url(mut self, url: &str) -> Self {
         self.rest = Some(url.to_owned());
+        self
+    }
+
+    /// The addresses of the REST interfaces of the other servers of a cluster. Points are read and
+    /// written through one server; but snapshots of the shards are on the servers that have them,
+    /// so [`native`](Self::native) backups of collections that lie on several need them all, and so
+    /// do restores of such backups to a cluster.
+    #[must_use]
+    pub fn peers<S: Into<String>>(mut self, urls: impl IntoIterator<Item = S>) -> Self {
+        self.peers.extend(urls.into_iter().map(Into::into));
         self
     }
 
@@ -165,8 +177,11 @@ impl QdrantOptions {
     /// and restored at the speed of a copy, but only to a server of the same or the next minor
     /// version. The temporary snapshots are removed from the server again.
     ///
-    /// Where the server does not allow snapshots, a collection lies on several servers, or shard keys
-    /// were removed from it, points are read one by one as by default, and the manifest says so.
+    /// A collection that lies on several servers is one snapshot for each shard, from the
+    /// [servers](Self::peers) that have them, each of a moment of its own.
+    ///
+    /// Where the server does not allow snapshots, not all servers are named, or shards were removed
+    /// or are being moved, points are read one by one as by default, and the manifest says so.
     #[must_use]
     pub fn native(mut self) -> Self {
         self.way = Way::Native;
@@ -230,7 +245,8 @@ impl QdrantOptions {
                 url
             }
         };
-        let client = Client::new(grpc, rest, &self.access)?;
+        let peers = self.peers.iter().map(|url| address(url)).collect::<Result<_>>()?;
+        let client = Client::new(grpc, rest, peers, &self.access)?;
         Ok(QdrantStore { client, options: Arc::new(self) })
     }
 

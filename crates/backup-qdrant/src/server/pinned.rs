@@ -1,18 +1,21 @@
-//! One moment as records: a native snapshot, read by the embedded engine.
+//! One moment as records: native snapshots, read by the embedded engine.
 
-use std::{io::Write, path::Path, path::PathBuf};
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
 
 use backup_core::{Error, Result, Worker, record::RecordBatch};
 use futures::TryStreamExt;
 use tempfile::NamedTempFile;
 
-use super::{client::Client, taken::Taken};
+use super::taken::Taken;
 use crate::{
-    edge::{Cursor, Snapshot},
+    edge::{Cursor, OfShard, Snapshot},
     schema::VectorForm,
 };
 
-/// Reads a snapshot into batches, on a thread of its own.
+/// Reads a collection's snapshot, or those of its shards, into batches, on a thread of its own.
 pub(super) struct Pinned {
     worker: Worker<Reader>,
     records: u64,
@@ -20,30 +23,37 @@ pub(super) struct Pinned {
 
 struct Reader {
     scratch: PathBuf,
-    file: Option<NamedTempFile>,
+    files: Vec<(Option<OfShard>, NamedTempFile)>,
     opened: Option<(Snapshot, Cursor)>,
 }
 
 impl Pinned {
-    /// Fetches the snapshot into the folder `scratch`, and opens it there.
+    /// Fetches the snapshots into the folder `scratch`, and opens them there.
     pub(super) async fn open(
-        client: &Client,
-        taken: &Taken,
+        taken: &[Taken],
         forms: Vec<VectorForm>,
         scratch: &Path,
     ) -> Result<Self> {
-        let folder = scratch.to_owned();
+        let scratch = scratch.to_owned();
         let worker = Worker::spawn("qdrant snapshot", move || {
-            let file = tempfile::Builder::new().prefix(".backup-kit-").tempfile_in(&folder);
-            let file =
-                file.map_err(|e| Error::io("a snapshot cannot be kept", e).on(folder.display()))?;
-            Ok(Reader { scratch: folder, file: Some(file), opened: None })
+            Ok(Reader { scratch, files: Vec::new(), opened: None })
         })?;
-        let (mut body, _) = taken.body(client).await?;
-        while let Some(piece) = body.try_next().await? {
-            worker.call(move |reader| reader.append(&piece)).await?;
+        for snapshot in taken {
+            let shard = match &snapshot.shard {
+                None => None,
+                Some(shard) => Some(OfShard {
+                    number: u32::try_from(shard.number)
+                        .map_err(|_| Error::adapter("a shard has a number that none has"))?,
+                    key: shard.key.clone(),
+                }),
+            };
+            worker.call(move |reader| reader.begin(shard)).await?;
+            let (mut body, _) = snapshot.body().await?;
+            while let Some(piece) = body.try_next().await? {
+                worker.call(move |reader| reader.append(&piece)).await?;
+            }
         }
-        let name = taken.collection.clone();
+        let name = taken.first().map(|taken| taken.collection.clone()).unwrap_or_default();
         worker.call(move |reader| reader.open(&name, &forms)).await?;
         Ok(Self { worker, records: 0 })
     }
@@ -60,7 +70,7 @@ impl Pinned {
         self.worker
             .call(|reader| {
                 reader.opened = None;
-                reader.file = None;
+                reader.files.clear();
                 Ok(())
             })
             .await
@@ -73,16 +83,27 @@ impl Pinned {
 }
 
 impl Reader {
+    fn begin(&mut self, shard: Option<OfShard>) -> Result<()> {
+        let file = tempfile::Builder::new().prefix(".backup-kit-").tempfile_in(&self.scratch);
+        self.files.push((shard, file.map_err(|e| self.not_kept(e))?));
+        Ok(())
+    }
+
     fn append(&mut self, piece: &[u8]) -> Result<()> {
-        let file = self.file.as_mut().ok_or_else(|| Error::adapter("the snapshot is closed"))?;
-        file.write_all(piece)
-            .map_err(|e| Error::io("a snapshot cannot be kept", e).on(self.scratch.display()))
+        let file = self.files.last_mut().map(|(_, file)| file.write_all(piece));
+        file.unwrap_or(Ok(())).map_err(|e| self.not_kept(e))
+    }
+
+    fn not_kept(&self, e: io::Error) -> Error {
+        Error::io("a snapshot cannot be kept", e).on(self.scratch.display())
     }
 
     fn open(&mut self, collection: &str, forms: &[VectorForm]) -> Result<()> {
-        // Once it is unpacked it only takes room.
-        let file = self.file.take().ok_or_else(|| Error::adapter("the snapshot is closed"))?;
-        let snapshot = Snapshot::open(file.path(), &self.scratch)?;
+        // Once they are unpacked they only take room.
+        let files = std::mem::take(&mut self.files);
+        let paths: Vec<_> =
+            files.iter().map(|(shard, file)| (shard.clone(), file.path())).collect();
+        let snapshot = Snapshot::of_files(&paths, &self.scratch, Snapshot::DEFAULT_LIMIT)?;
         let cursor = snapshot.cursor(collection, forms);
         self.opened = Some((snapshot, cursor));
         Ok(())

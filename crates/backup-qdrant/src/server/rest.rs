@@ -98,18 +98,16 @@ impl Rest {
         Ok((body.boxed(), len))
     }
 
-    /// Sends a snapshot; the server recovers `collection` from it, and may keep it under
-    /// `name`.
+    /// Sends a snapshot to a path, where the server recovers from it; it may keep it under `name`.
     pub(super) async fn upload(
         &self,
-        collection: &str,
+        path: &[&str],
         name: String,
         body: ByteStream,
         len: Option<u64>,
         checksum: Option<&str>,
     ) -> Result<()> {
-        let Call { mut url, .. } =
-            self.call(Method::POST, &["collections", collection, "snapshots", "upload"]);
+        let Call { mut url, .. } = self.call(Method::POST, path);
         url.query_pairs_mut().append_pair("priority", "snapshot").append_pair("wait", "true");
         if let Some(checksum) = checksum {
             url.query_pairs_mut().append_pair("checksum", checksum);

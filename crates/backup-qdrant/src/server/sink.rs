@@ -17,7 +17,7 @@ use super::{
     keys::same_keys,
     options::QdrantOptions,
     stage::{self, Session},
-    taken::collection_of,
+    taken::of_file,
     token::{Note, Removed, Target, Token, Was, check_name},
 };
 use crate::vectors::{self, Vectors};
@@ -27,15 +27,9 @@ impl Sink for QdrantStore {
     async fn prepare(&self, plan: &StagePlan) -> Result<Prepared> {
         plan.check(self)?;
         let (client, options) = (self.client.clone(), Arc::clone(&self.options));
-        let records = plan.content.collections.keys().map(|name| Ok((name.clone(), false)));
-        let native = plan
-            .content
-            .blobs
-            .keys()
-            .map(|blob| collection_of(blob).map(|collection| (collection.to_owned(), true)));
-        let names = records.chain(native).collect::<Result<BTreeMap<String, bool>>>()?;
+        let forms = forms(plan)?;
         let merge = plan.mode == WriteMode::Merge;
-        let native = names.iter().find(|(_, native)| merge && **native);
+        let native = forms.iter().find(|(_, form)| merge && form.native);
         if let Some((name, _)) = native {
             let what = "a native snapshot is a whole collection and cannot be merged into one";
             return Err(Error::new(ErrorKind::Unsupported, what)
@@ -45,7 +39,7 @@ impl Sink for QdrantStore {
         let id = plan.restore_id.clone();
         let (info, changes) = (plan.info.clone(), plan.vectors.clone());
         let planned = async move {
-            let (mut token, notes) = prepare(&client, &options, &id, names, merge).await?;
+            let (mut token, notes) = prepare(&client, &options, &id, forms, merge).await?;
             for target in &mut token.targets {
                 let changes = changes.get(&target.name).cloned();
                 target.left_out = changes.unwrap_or_default().left_out;
@@ -100,11 +94,39 @@ impl QdrantStore {
     }
 }
 
+/// In which form a collection stands in an archive.
+#[derive(Default)]
+struct Form {
+    native: bool,
+    /// The numbers of its shards, where each is a file.
+    shards: BTreeSet<u64>,
+}
+
+fn forms(plan: &StagePlan) -> Result<BTreeMap<String, Form>> {
+    let names = plan.content.collections.keys();
+    let mut forms: BTreeMap<_, _> = names.map(|name| (name.clone(), Form::default())).collect();
+    for blob in plan.content.blobs.keys() {
+        let (collection, shard) = of_file(blob)?;
+        match forms.get_mut(collection) {
+            Some(form) if shard.is_some() && !form.shards.is_empty() => form.shards.extend(shard),
+            Some(_) => {
+                let what = "the archive has a collection in two forms";
+                return Err(Error::new(ErrorKind::Corrupt, what).on(collection));
+            }
+            None => {
+                let form = Form { native: true, shards: shard.into_iter().collect() };
+                forms.insert(collection.to_owned(), form);
+            }
+        }
+    }
+    Ok(forms)
+}
+
 async fn prepare(
     client: &Client,
     options: &QdrantOptions,
     restore_id: &str,
-    names: BTreeMap<String, bool>,
+    forms: BTreeMap<String, Form>,
     merge: bool,
 ) -> Result<(Token, Vec<String>)> {
     let collections = client.collections().await?;
@@ -112,7 +134,7 @@ async fn prepare(
     let anchor = Token::anchor(restore_id);
     let mut notes = Vec::new();
     let mut targets = Vec::new();
-    for (number, (name, native)) in names.into_iter().enumerate() {
+    for (number, (name, form)) in forms.into_iter().enumerate() {
         check_name(&name)?;
         if !options.wants(&name) {
             let what = "the archive has a collection that does not belong to this store";
@@ -135,14 +157,14 @@ async fn prepare(
                 format!("{name}.{}", restore_id.get(short..).unwrap_or(restore_id))
             }
             Was::Collection if !merge => {
-                if !client.is_whole_here(&name).await? {
-                    let what =
-                        "a collection that lies on several servers cannot be replaced in place";
-                    return Err(Error::new(ErrorKind::Unsupported, what)
-                        .on(name)
-                        .advise("let the application use an alias, and restore into that"));
-                }
-                notes.push(format!("the collection {name} is replaced"));
+                notes.push(if client.is_whole_here(&name).await? {
+                    format!("the collection {name} is replaced")
+                } else {
+                    format!(
+                        "the collection {name} lies on several servers: it is replaced point by \
+                         point, and not there meanwhile; an alias would be moved at one moment"
+                    )
+                });
                 staged
             }
             Was::Alias(to) => {
@@ -156,7 +178,8 @@ async fn prepare(
             Was::Free => staged,
         };
         let (old, left_out) = (format!("{anchor}.old.{number}"), BTreeSet::new());
-        targets.push(Target { name, native, was, shadow, old, left_out });
+        let Form { native, shards } = form;
+        targets.push(Target { name, native, shards, was, shadow, old, left_out });
     }
     let kept: BTreeSet<&str> = targets.iter().map(Target::place).collect();
     let replaced = |name: &String| !merge && options.wants(name);

@@ -16,9 +16,9 @@ use super::{
     QdrantStore,
     client::Client,
     filter,
-    keys::are_numbered_in_order,
     options::{QdrantOptions, Way},
     scroll::Scroll,
+    shards::are_numbered_in_order,
     taken::Taken,
 };
 use crate::schema::Document;
@@ -31,9 +31,9 @@ impl Source for QdrantStore {
         let asked = request.clone();
         let readings = self.client.run(async move { readings(&client, &options, &asked).await });
         let readings = readings.await?;
-        let pinned = !readings.is_empty() && readings.iter().all(|r| r.taken.is_some());
-        let names = readings.iter().filter_map(|r| Some(r.taken.as_ref()?.snapshot.name.clone()));
-        let mark = names.collect::<Vec<_>>().join(", ");
+        let pinned = !readings.is_empty() && readings.iter().all(|r| !r.taken.is_empty());
+        let taken = readings.iter().flat_map(|reading| reading.taken.iter());
+        let mark = taken.map(|taken| taken.snapshot.name.clone()).collect::<Vec<_>>().join(", ");
         let session = Box::new(Session {
             client: self.client.clone(),
             options: Arc::clone(&self.options),
@@ -69,7 +69,7 @@ async fn readings(
         match read {
             Ok(reading) => readings.push(reading),
             Err(error) => {
-                remove_all(client, &readings).await?;
+                remove_all(&all_taken(&readings)).await?;
                 return Err(error);
             }
         }
@@ -88,17 +88,20 @@ async fn reading(
     request.cancel.check()?;
     let document = client.document(&name, aliases).await?;
     let mut remark = None;
-    let mut taken = None;
+    let mut taken = Vec::new();
     if options.way != Way::Scroll {
         match take(client, &name, &document).await? {
-            Ok(snapshot) => taken = Some(snapshot),
-            Err(why) => remark = Some(why),
+            Ok(snapshots) => taken = snapshots,
+            Err(why) => remark = Some(format!("read point by point, because {why}")),
         }
     }
-    let before = match &taken {
-        Some(_) => 0,
-        None => client.count(&name).await?,
-    };
+    if taken.len() > 1 {
+        remark = Some(format!(
+            "its {} shards lie on several servers: each is of a moment of its own",
+            taken.len()
+        ));
+    }
+    let before = if taken.is_empty() { client.count(&name).await? } else { 0 };
     let conditions = request.conditions.iter();
     let mine = conditions.filter(|(of, _)| of.as_ref().is_none_or(|of| *of == name));
     let fields = request.fields.get(&name).cloned().unwrap_or_default();
@@ -109,47 +112,76 @@ async fn reading(
         name,
         document,
         before,
-        taken,
+        taken: taken.into(),
         state: Mutex::new(State::Begin(remark)),
     })
 }
 
-/// Takes a snapshot; where that cannot be done here, why.
-async fn take(client: &Client, name: &str, document: &Document) -> Result<Result<Taken, String>> {
-    if !client.is_whole_here(name).await? {
-        let why = "it lies on several servers, of which each has snapshots of its own";
+/// Takes a snapshot of a collection, or of each of its shards; where that cannot be done, why.
+async fn take(
+    client: &Client,
+    name: &str,
+    document: &Document,
+) -> Result<Result<Vec<Taken>, String>> {
+    let whole = client.is_whole_here(name).await?;
+    if (document.is_keyed() || !whole)
+        && !are_numbered_in_order(&client.shards(name).await?, document)
+    {
+        let why = "shards or shard keys were removed from it or divided, so that no other \
+                   collection has shards of the same numbers";
         return Ok(Err(why.to_owned()));
     }
-    if document.is_keyed() && !are_numbered_in_order(&client.shards(name).await?, document) {
-        let why = "shard keys were removed from it or divided, so that no other collection has \
-                   shards of the same numbers";
-        return Ok(Err(why.to_owned()));
-    }
-    let before = client.count(name).await?;
-    let snapshot = match client.create_snapshot(name).await {
-        Ok(snapshot) => snapshot,
-        Err(error)
-            if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) =>
-        {
-            return Ok(Err("the server does not allow snapshots".to_owned()));
+    let shards = if whole {
+        vec![None]
+    } else {
+        match client.placed(name).await? {
+            Ok(shards) => shards.into_iter().map(Some).collect(),
+            Err(why) => return Ok(Err(why)),
         }
-        Err(error) => return Err(error.on(name)),
     };
-    let taken = Taken { collection: name.to_owned(), snapshot, points: None };
-    match client.count(name).await {
+    let before = client.count(name).await?;
+    let mut taken = Vec::new();
+    let mut failed = None;
+    for shard in shards {
+        match Taken::new(client, name, shard).await {
+            Ok(snapshot) => taken.push(snapshot),
+            Err(error) => {
+                failed = Some(error);
+                break;
+            }
+        }
+    }
+    let after = match failed {
+        None => client.count(name).await,
+        Some(error) => Err(error),
+    };
+    match after {
         // How many there were at the moment between is known where nothing came or went.
-        Ok(after) => Ok(Ok(Taken { points: Some(before).filter(|_| before == after), ..taken })),
+        Ok(after) => {
+            let points = Some(before).filter(|_| before == after);
+            taken.iter_mut().for_each(|taken| taken.points = points);
+            Ok(Ok(taken))
+        }
         Err(error) => {
-            taken.remove(client).await?;
-            Err(error)
+            remove_all(&taken).await?;
+            match error.kind() {
+                ErrorKind::PermissionDenied | ErrorKind::Unsupported => {
+                    Ok(Err("the server does not allow snapshots".to_owned()))
+                }
+                _ => Err(error.on(name)),
+            }
         }
     }
 }
 
-async fn remove_all(client: &Client, readings: &[Reading]) -> Result<()> {
+fn all_taken(readings: &[Reading]) -> Vec<Taken> {
+    readings.iter().flat_map(|reading| reading.taken.iter().cloned()).collect()
+}
+
+async fn remove_all(taken: &[Taken]) -> Result<()> {
     let mut outcome = Ok(());
-    for taken in readings.iter().filter_map(|reading| reading.taken.as_ref()) {
-        outcome = outcome.and(taken.remove(client).await.map_err(|error| {
+    for taken in taken {
+        outcome = outcome.and(taken.remove().await.map_err(|error| {
             let subject = format!("snapshot {} of {}", taken.snapshot.name, taken.collection);
             error.on(subject)
         }));
@@ -173,8 +205,8 @@ struct Reading {
     filter: Option<Filter>,
     /// How many points it had when the session began, where it is read as it is.
     before: u64,
-    /// `None`: read as it is.
-    taken: Option<Taken>,
+    /// Snapshots of it, or of its shards; none: it is read as it is.
+    taken: Arc<[Taken]>,
     state: Mutex<State>,
 }
 
@@ -182,6 +214,8 @@ enum State {
     /// With what is to be said first.
     Begin(Option<String>),
     Records(Box<Scroll>),
+    /// Native files, from the one of this number on.
+    Files(usize),
     #[cfg(feature = "qdrant-edge")]
     Pinned(Box<Pinned>),
     Done {
@@ -205,10 +239,10 @@ impl SourceSession for Session {
         match &mut *state {
             State::Begin(remark) => {
                 if let Some(detail) = remark.take() {
-                    return Ok(Some(Part::Notice(reading.scrolled_because(&detail))));
+                    return Ok(Some(Part::Notice(reading.remark(detail))));
                 }
-                if let Some(taken) = &reading.taken {
-                    let (next, part) = self.begin_taken(reading, taken).await?;
+                if !reading.taken.is_empty() {
+                    let (next, part) = self.begin_taken(reading).await?;
                     *state = next;
                     return Ok(Some(part));
                 }
@@ -226,6 +260,14 @@ impl SourceSession for Session {
                 let end = reading.end(scroll.records());
                 *state = State::Done { scrolled: true };
                 Ok(Some(end))
+            }
+            State::Files(number) => {
+                let Some(taken) = reading.taken.get(*number) else {
+                    *state = State::Done { scrolled: false };
+                    return Ok(None);
+                };
+                *number += 1;
+                self.file(reading, taken).await.map(Some)
             }
             #[cfg(feature = "qdrant-edge")]
             State::Pinned(pinned) => {
@@ -256,7 +298,7 @@ impl SourceSession for Session {
         }
         let (client, readings) = (self.client.clone(), Arc::clone(&self.readings));
         let closed = async move {
-            remove_all(&client, &readings).await?;
+            remove_all(&all_taken(&readings)).await?;
             let mut differ = serde_json::Map::new();
             for (name, before) in scrolled {
                 // A collection that is gone by now was read all the same.
@@ -279,21 +321,25 @@ impl SourceSession for Session {
 }
 
 impl Session {
-    /// The first part of a collection of which there is a snapshot.
-    async fn begin_taken(&self, reading: &Reading, taken: &Taken) -> Result<(State, Part)> {
-        let (client, taken) = (self.client.clone(), taken.clone());
-        let document = reading.document.clone();
+    /// The first part of a collection of which there are snapshots.
+    async fn begin_taken(&self, reading: &Reading) -> Result<(State, Part)> {
         #[cfg(feature = "qdrant-edge")]
         if let Way::Pinned(scratch) = &self.options.way {
-            let (forms, scratch) = (document.forms()?, scratch.clone());
-            let opened = async move { Pinned::open(&client, &taken, forms, &scratch).await };
+            let (forms, scratch) = (reading.document.forms()?, scratch.clone());
+            let taken = Arc::clone(&reading.taken);
+            let opened = async move { Pinned::open(&taken, forms, &scratch).await };
             let pinned = Box::new(self.client.run(opened).await?);
             return Ok((State::Pinned(pinned), reading.schema(&self.options)?));
         }
+        Ok((State::Files(1), self.file(reading, &reading.taken[0]).await?))
+    }
+
+    async fn file(&self, reading: &Reading, taken: &Taken) -> Result<Part> {
+        let (client, taken, document) =
+            (self.client.clone(), taken.clone(), reading.document.clone());
         let model = self.options.model_of(&reading.name).map(str::to_owned);
         let blob = async move { taken.part(&client, &document, model.as_deref()).await };
-        let blob = self.client.run(blob);
-        Ok((State::Done { scrolled: false }, Part::Blob(blob.await?)))
+        self.client.run(blob).await.map(Part::Blob)
     }
 }
 
@@ -309,13 +355,9 @@ impl Reading {
         Part::End(end)
     }
 
-    fn scrolled_because(&self, detail: &str) -> Notice {
-        Notice {
-            kind: NoticeKind::Remark,
-            collection: self.name.clone(),
-            subject: "snapshot".to_owned(),
-            detail: format!("read point by point, because {detail}"),
-        }
+    fn remark(&self, detail: String) -> Notice {
+        let (collection, subject) = (self.name.clone(), "snapshot".to_owned());
+        Notice { kind: NoticeKind::Remark, collection, subject, detail }
     }
 
     fn explain(&self, error: Error) -> Error {

@@ -22,7 +22,8 @@ use super::{
     options::QdrantOptions,
     scroll::Scroll,
     send::IN_FLIGHT,
-    taken::{ENDING, Hashed, Native, recall, remembered},
+    snapshots::Snapshots,
+    taken::{Hashed, Native, file_name, recall, remembered},
     token::{Note, PREFIX, Target, Token, Was},
 };
 use crate::{answers::Answers, compare::differences, schema::Document, vectors::Vectors};
@@ -57,6 +58,10 @@ pub(super) struct Session {
     pub(super) turns: Arc<Semaphore>,
     /// What collections are to be; where points are added, what they are.
     staged: Arc<Mutex<HashMap<String, Arc<Document>>>>,
+    /// How many points collections of native snapshots are to have.
+    expected: Arc<Mutex<HashMap<String, u64>>>,
+    /// Collections that were made for native snapshots.
+    made: Arc<tokio::sync::Mutex<BTreeSet<String>>>,
     pub(super) answers: Arc<Mutex<Answers>>,
 }
 
@@ -69,6 +74,8 @@ impl Session {
             cancel,
             turns: Arc::new(Semaphore::new(IN_FLIGHT)),
             staged: Arc::default(),
+            expected: Arc::default(),
+            made: Arc::default(),
             answers: Arc::default(),
         }
     }
@@ -197,10 +204,7 @@ impl Session {
         let model = native.model.as_deref();
         let staged = self.announce(&native.collection, native.document, model).await?;
         let target = self.target(&native.collection)?;
-        if staged.is_keyed() {
-            // Recovered into a free name a snapshot brings no shard keys, and so no points.
-            self.make_shadow(target, &staged).await?;
-        }
+        let place = self.place_of(target, native.shard, &staged).await?;
         let content = Arc::new(Mutex::new(None));
         let slot = Arc::clone(&content);
         let expected = blob.len;
@@ -215,35 +219,71 @@ impl Session {
             Ok(())
         });
         let checksum = native.checksum.as_deref();
-        self.client
-            .recover(&target.shadow, &self.token.anchor, body.boxed(), blob.len, checksum)
-            .await?;
+        place.recover(&self.token.anchor, body.boxed(), blob.len, checksum).await?;
         let content = content.lock().unwrap_or_else(PoisonError::into_inner).take();
         let content = content.ok_or_else(|| {
             let what = "the server did not read a snapshot to its end";
             Error::new(ErrorKind::Mismatch, what).on(&blob.name)
         })?;
         self.wait_for_green(&target.shadow).await?;
-        let found = self.client.count(&target.shadow).await?;
-        if native.points.is_some_and(|points| points != found) {
-            let what = format!(
-                "a native snapshot gave {found} points instead of {}",
-                native.points.unwrap_or_default()
-            );
-            return Err(Error::new(ErrorKind::Mismatch, what).on(&blob.name));
-        }
-        let alias = format!("{}{}", self.token.native(), remembered(&content));
+        let remembered = remembered(native.shard, &content);
+        let alias = format!("{}{remembered}", self.token.native());
         self.client.change_aliases(vec![point(&alias, &target.shadow)]).await?;
+        let mut expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+        expected.extend(native.points.map(|points| (target.name.clone(), points)));
+        drop(expected);
         self.lock().insert(target.name.clone(), staged);
         Ok(())
     }
 
-    /// Length and hash of the native file that a collection was restored from.
-    async fn native_content(&self, target: &Target) -> Result<BlobContent> {
+    /// Where a native snapshot is recovered.
+    async fn place_of(
+        &self,
+        target: &Target,
+        shard: Option<u64>,
+        document: &Document,
+    ) -> Result<Snapshots> {
+        // Recovered into a free name a snapshot brings no shard keys, and so no points; that of a
+        // shard makes no collection; and one that is made may lie elsewhere.
+        let peers = self.client.has_peers().await?;
+        if peers || shard.is_some() || document.is_keyed() {
+            let mut made = self.made.lock().await;
+            if made.insert(target.name.clone()) {
+                self.make_shadow(target, document).await?;
+            }
+        }
+        let Some(number) = shard else {
+            if peers && !self.client.is_whole_here(&target.shadow).await? {
+                let what = "the snapshot of a whole collection cannot be recovered on a cluster of \
+                            several servers";
+                return Err(Error::new(ErrorKind::Unsupported, what).on(&target.name).advise(
+                    "restore it to a server that runs alone, and a backup of that to the cluster",
+                ));
+            }
+            return Ok(self.client.snapshots(&target.shadow));
+        };
+        let refused = |why: String| {
+            let what = "the snapshot of a shard cannot be recovered on the servers that are named";
+            Error::new(ErrorKind::Unsupported, what).on(&target.name).because(why).advise(
+                "name the other servers of the cluster with `peers`, or restore to a server that \
+                 runs alone",
+            )
+        };
+        let shards = self.client.placed(&target.shadow).await?.map_err(refused)?;
+        let shard = shards.iter().find(|shard| shard.number == number);
+        let shard = shard.ok_or_else(|| {
+            let what = format!("the restored collection has no shard {number}");
+            Error::new(ErrorKind::Incompatible, what).on(&target.name)
+        })?;
+        Ok(shard.snapshots(&target.shadow))
+    }
+
+    /// Length and hash of a native file that a collection was restored from.
+    async fn native_content(&self, target: &Target, shard: Option<u64>) -> Result<BlobContent> {
         let aliases = self.client.aliases().await?;
         let prefix = self.token.native();
         let mut own = aliases.iter().filter(|(_, to)| **to == target.shadow);
-        let content = own.find_map(|(alias, _)| recall(alias.strip_prefix(&prefix)?));
+        let content = own.find_map(|(alias, _)| recall(alias.strip_prefix(&prefix)?, shard));
         content.ok_or_else(|| interrupted("staging was interrupted", &target.name))
     }
 
@@ -274,6 +314,7 @@ impl Session {
             self.finish_collection(&target.shadow, document)
                 .await
                 .map_err(|error| error.on(&target.name))?;
+            self.check_count(target).await?;
             // What is live stays in a merge, aliases too.
             let stays =
                 |alias: &&String| self.token.merge && self.token.aliases.contains_key(*alias);
@@ -282,6 +323,21 @@ impl Session {
         }
         self.set_notes(&[Note::Sealed], wishes).await?;
         Ok(BTreeSet::from([Note::Sealed]))
+    }
+
+    /// Refuses native snapshots that gave another number of points.
+    async fn check_count(&self, target: &Target) -> Result<()> {
+        let expected = {
+            let expected = self.expected.lock().unwrap_or_else(PoisonError::into_inner);
+            expected.get(&target.name).copied()
+        };
+        let Some(expected) = expected else { return Ok(()) };
+        let found = self.client.count(&target.shadow).await?;
+        if found == expected {
+            return Ok(());
+        }
+        let what = format!("native snapshots gave {found} points instead of {expected}");
+        Err(Error::new(ErrorKind::Mismatch, what).on(&target.name))
     }
 
     async fn finish_collection(&self, shadow: &str, document: &Document) -> Result<()> {
@@ -370,8 +426,10 @@ impl Session {
                     let what = "the live collection has not as many points as what was restored";
                     return Err(Error::new(ErrorKind::Mismatch, what).on(&target.name));
                 }
-                let found = self.native_content(target).await?;
-                content.blobs.insert(format!("{}{ENDING}", target.name), found);
+                for shard in target.files() {
+                    let found = self.native_content(target, shard).await?;
+                    content.blobs.insert(file_name(&target.name, shard), found);
+                }
                 continue;
             }
             let document = self.client.settings(place).await?;

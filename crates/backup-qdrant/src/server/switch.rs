@@ -138,26 +138,29 @@ impl Session {
     /// Removes a collection that has a copy, and first what recovering it left beside it, which
     /// would stay on the server's disk. The application's own snapshots stay.
     async fn delete_live(&self, name: &str) -> Result<()> {
-        self.client.sweep(name, &self.token.anchor).await?;
+        self.client.snapshots(name).sweep(&self.token.anchor).await?;
         self.client.rest.delete(&["collections", name]).long().find().await.map(drop)
     }
 
     /// Makes one collection a copy of another.
     async fn copy(&self, from: &str, to: &str) -> Result<()> {
         let document = self.client.settings(from).await?;
-        if document.is_keyed() {
-            // A snapshot brings no shard keys: it fills the shards that have the same numbers.
+        let whole = self.client.is_whole_here(from).await?;
+        if document.is_keyed() || !whole || self.client.has_peers().await? {
+            // A snapshot brings no shard keys: it fills the shards that have the same numbers. And it
+            // has, and fills, only those that lie on the server.
             if !self.client.collections().await?.iter().any(|name| name == to) {
                 let request = document.create_request();
                 self.client.create_collection(to, request, &document.shard_keys).await?;
                 self.create_indexes(to, &document.payload_indexes).await?;
             }
-            let whole = self.client.is_whole_here(from).await?;
+            let whole = whole && self.client.is_whole_here(to).await?;
             if !whole || self.client.shards(from).await? != self.client.shards(to).await? {
                 return self.copy_points(from, to, &document).await;
             }
         }
-        let snapshot = self.client.create_snapshot(from).await?;
+        let snapshots = self.client.snapshots(from);
+        let snapshot = snapshots.create().await?;
         // One of a live collection is noted, so that whoever ends the restore can remove it.
         let note = self.token.snapshot(&snapshot.name);
         let noted = !is_ours(from) && note.len() <= MAX_ALIAS;
@@ -165,10 +168,11 @@ impl Session {
             if noted {
                 self.client.change_aliases(vec![point(&note, &self.token.anchor)]).await?;
             }
-            self.client.transfer(from, &snapshot, to, &self.token.anchor).await
+            let to = self.client.snapshots(to);
+            to.take_over(&snapshots, &snapshot, &self.token.anchor).await
         };
         let copied = copied.await;
-        let removed = self.client.delete_snapshot(from, &snapshot.name).await;
+        let removed = snapshots.delete(&snapshot.name).await;
         copied.and(removed)?;
         if noted {
             self.client.change_aliases(vec![unpoint(&note)]).await?;
@@ -200,9 +204,10 @@ impl Session {
         let noted: Vec<_> = aliases.keys().filter_map(|a| a.strip_prefix(&prefix)).collect();
         let targets = self.token.targets.iter().map(|target| &target.name);
         for name in targets.chain(self.token.removed.iter().map(|removed| &removed.name)) {
-            self.client.sweep(name, &self.token.anchor).await?;
+            let snapshots = self.client.snapshots(name);
+            snapshots.sweep(&self.token.anchor).await?;
             for snapshot in &noted {
-                self.client.delete_snapshot(name, snapshot).await?;
+                snapshots.delete(snapshot).await?;
             }
         }
         Ok(())
@@ -275,15 +280,17 @@ impl Session {
     /// Gives a name the content and settings of a collection.
     ///
     /// At one moment where the settings are equal, and the numbers of the shards where there are
-    /// shard keys. Otherwise the server refuses to, or keeps the old settings: then the name is
-    /// free for the time that this takes.
+    /// shard keys, and both are whole on the server. Otherwise the server refuses to, or keeps the
+    /// old settings: then the name is free for the time that this takes.
     async fn replace(&self, from: &str, name: &str) -> Result<()> {
         let wanted = self.client.settings(from).await?;
         if let Some(live) = self.client.find_settings(name).await? {
-            let shards = async || {
-                Ok::<_, Error>(self.client.shards(from).await? == self.client.shards(name).await?)
-            };
-            if live.config != wanted.config || (wanted.is_keyed() && !shards().await?) {
+            let client = &self.client;
+            let whole = client.is_whole_here(from).await? && client.is_whole_here(name).await?;
+            let shards =
+                async || Ok::<_, Error>(client.shards(from).await? == client.shards(name).await?);
+            let other = live.config != wanted.config || (wanted.is_keyed() && !shards().await?);
+            if other || !whole {
                 self.delete_live(name).await?;
             }
         }

@@ -13,23 +13,48 @@ use futures::{Stream, StreamExt};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::client::{Client, Snapshot};
+use super::{
+    client::Client,
+    shards::Shard,
+    snapshots::{Snapshot, Snapshots},
+};
 use crate::schema::Document;
 
-/// What a native file is called: the collection's name, and this.
-pub(super) const ENDING: &str = ".snapshot";
+/// What the native file of a collection is called: its name, and this.
+const ENDING: &str = ".snapshot";
+/// What that of one of its shards is called: the collection's name, a point, the shard's number,
+/// and this.
+const SHARD_ENDING: &str = ".shard";
 
-/// A snapshot of a collection that lies on the server.
-#[derive(Debug, Clone)]
+/// A snapshot that lies on a server.
+#[derive(Clone)]
 pub(super) struct Taken {
     pub(super) collection: String,
+    /// `None`: of the whole collection.
+    pub(super) shard: Option<Shard>,
     pub(super) snapshot: Snapshot,
+    /// How many points the collection has.
     pub(super) points: Option<u64>,
+    place: Snapshots,
 }
 
 impl Taken {
-    pub(super) async fn body(&self, client: &Client) -> Result<(ByteStream, Option<u64>)> {
-        let (body, len) = client.download(&self.collection, &self.snapshot).await?;
+    /// Takes a snapshot of a collection, or of a shard.
+    pub(super) async fn new(
+        client: &Client,
+        collection: &str,
+        shard: Option<Shard>,
+    ) -> Result<Self> {
+        let place = match &shard {
+            None => client.snapshots(collection),
+            Some(shard) => shard.snapshots(collection),
+        };
+        let snapshot = place.create().await?;
+        Ok(Self { collection: collection.to_owned(), shard, snapshot, points: None, place })
+    }
+
+    pub(super) async fn body(&self) -> Result<(ByteStream, Option<u64>)> {
+        let (body, len) = self.place.download(&self.snapshot.name).await?;
         let Some(checksum) = self.snapshot.checksum.clone() else { return Ok((body, len)) };
         let collection = self.collection.clone();
         let checked = Hashed::new(body, move |_, digest| {
@@ -51,21 +76,28 @@ impl Taken {
         document: &Document,
         model: Option<&str>,
     ) -> Result<Blob> {
-        let (body, len) = self.body(client).await?;
-        let facts = [
+        let (body, len) = self.body().await?;
+        let mut facts = vec![
             ("collection", json!(self.collection)),
             ("document", serde_json::to_value(document).unwrap_or_default()),
             ("model", json!(model)),
             ("points", json!(self.points)),
-            ("server", json!(client.rest.address())),
+            ("server", json!(self.place.address())),
             ("server_version", json!(client.version().await?)),
             ("snapshot", json!(self.snapshot.name)),
             ("checksum", json!(self.snapshot.checksum)),
             ("taken", self.snapshot.time.clone()),
         ];
+        if let Some(shard) = &self.shard {
+            facts.push(("peer", json!(shard.peer)));
+            facts.push(("shard", json!(shard.number)));
+            if let Some(key) = &shard.key {
+                facts.push(("shard_key", json!(key)));
+            }
+        }
         let metadata = facts.into_iter().map(|(name, fact)| (name.to_owned(), fact));
         Ok(Blob {
-            name: format!("{}{ENDING}", self.collection),
+            name: file_name(&self.collection, self.shard.as_ref().map(|shard| shard.number)),
             len,
             masked: Vec::new(),
             metadata: metadata.collect(),
@@ -73,17 +105,20 @@ impl Taken {
         })
     }
 
-    pub(super) async fn remove(&self, client: &Client) -> Result<()> {
-        client.delete_snapshot(&self.collection, &self.snapshot.name).await
+    pub(super) async fn remove(&self) -> Result<()> {
+        self.place.delete(&self.snapshot.name).await
     }
 }
 
 /// What a restore has to know of a native file.
 pub(super) struct Native {
     pub(super) collection: String,
+    /// The number of its shard, where it is that of one.
+    pub(super) shard: Option<u64>,
     pub(super) document: Document,
     /// The host's word for it.
     pub(super) model: Option<String>,
+    /// How many points the collection has.
     pub(super) points: Option<u64>,
     pub(super) checksum: Option<String>,
 }
@@ -96,8 +131,10 @@ impl Native {
         };
         let document = metadata.get("document").cloned().unwrap_or_default();
         let checksum = metadata.get("checksum").and_then(Value::as_str);
+        let (collection, shard) = of_file(blob_name)?;
         Ok(Self {
-            collection: collection_of(blob_name)?.to_owned(),
+            collection: collection.to_owned(),
+            shard,
             document: serde_json::from_value(document).map_err(|e| odd().because(e))?,
             model: metadata.get("model").and_then(Value::as_str).map(str::to_owned),
             points: metadata.get("points").and_then(Value::as_u64),
@@ -106,9 +143,23 @@ impl Native {
     }
 }
 
-/// The collection of a native file.
-pub(super) fn collection_of(blob_name: &str) -> Result<&str> {
-    blob_name.strip_suffix(ENDING).ok_or_else(|| {
+/// What the native file of a collection, or of one of its shards, is called.
+pub(super) fn file_name(collection: &str, shard: Option<u64>) -> String {
+    match shard {
+        None => format!("{collection}{ENDING}"),
+        Some(number) => format!("{collection}.{number}{SHARD_ENDING}"),
+    }
+}
+
+/// The collection of a native file, and the number of its shard where it is that of one.
+pub(super) fn of_file(blob_name: &str) -> Result<(&str, Option<u64>)> {
+    let of_shard = || {
+        let (collection, number) = blob_name.strip_suffix(SHARD_ENDING)?.rsplit_once('.')?;
+        Some((collection, Some(number.parse().ok()?)))
+    };
+    let whole = blob_name.strip_suffix(ENDING).map(|collection| (collection, None));
+    let of = whole.or_else(of_shard).filter(|(of, shard)| file_name(of, *shard) == blob_name);
+    of.ok_or_else(|| {
         let what = "a native file of the archive is no snapshot of a collection";
         Error::new(ErrorKind::Incompatible, what).on(blob_name)
     })
@@ -153,13 +204,17 @@ impl<F: FnMut(u64, Sha256Digest) -> Result<()> + Unpin> Stream for Hashed<F> {
     }
 }
 
-/// The end of an alias that remembers length and hash of a native file.
-pub(super) fn remembered(content: &BlobContent) -> String {
-    format!("{}.{}", content.len, content.digest)
+/// The end of an alias that remembers number, length and hash of a native file.
+pub(super) fn remembered(shard: Option<u64>, content: &BlobContent) -> String {
+    format!("{}{}.{}", remembered_shard(shard), content.len, content.digest)
 }
 
-/// Reads [`remembered`].
-pub(super) fn recall(text: &str) -> Option<BlobContent> {
-    let (len, digest) = text.split_once('.')?;
+/// Reads what is [remembered] of the file of a shard, or of the collection.
+pub(super) fn recall(text: &str, shard: Option<u64>) -> Option<BlobContent> {
+    let (len, digest) = text.strip_prefix(&remembered_shard(shard))?.split_once('.')?;
     Some(BlobContent { len: len.parse().ok()?, digest: digest.parse().ok()?, masked: Vec::new() })
+}
+
+fn remembered_shard(shard: Option<u64>) -> String {
+    shard.map(|number| format!("shard-{number}.")).unwrap_or_default()
 }

@@ -32,6 +32,9 @@ pub(super) struct Target {
     pub(super) name: String,
     /// Restored from a native snapshot.
     pub(super) native: bool,
+    /// The numbers of its shards, where each has a native snapshot of its own.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) shards: BTreeSet<u64>,
     pub(super) was: Was,
     /// Where its new content is staged; stays, where the name is an alias that is moved.
     pub(super) shadow: String,
@@ -70,6 +73,14 @@ pub(super) enum Note {
 }
 
 impl Target {
+    /// The native files that it is restored from: of the collection, or of shards.
+    pub(super) fn files(&self) -> Vec<Option<u64>> {
+        match self.shards.is_empty() {
+            true => vec![None; self.native.into()],
+            false => self.shards.iter().copied().map(Some).collect(),
+        }
+    }
+
     /// The collection that the application uses by this name.
     pub(super) fn place(&self) -> &str {
         match &self.was {

@@ -188,6 +188,7 @@ impl Store {
             "qdrant" => &[
                 "url",
                 "rest_url",
+                "peers",
                 "root_certificate",
                 "api_key",
                 "mode",

@@ -22,6 +22,8 @@ pub(crate) struct Server {
     pub(crate) form: Form,
     /// Another address of the same server.
     pub(crate) rest_url: Option<String>,
+    /// Other servers of the same cluster.
+    pub(crate) peers: Vec<String>,
     /// A file with the certificates that sign the server's.
     pub(crate) root_certificate: Option<PathBuf>,
     pub(crate) database: Option<String>,
@@ -66,6 +68,7 @@ impl Server {
             secret,
             form: Form::or(section, Form::Logical)?,
             rest_url: text("rest_url")?,
+            peers: section.texts("peers")?,
             root_certificate: text("root_certificate")?.map(|path| folder.join(path)),
             database: text("database")?,
             collections: section.texts("collections")?,

@@ -348,7 +348,7 @@ fn store(keys: &str) -> Result<Store, String> {
 fn servers_are_read_and_their_secrets_are_elsewhere() {
     let keys = "kind = \"qdrant\"\nurl = \"https://q.example:6334\"\nmode = \"native\"\n\
                 rest_url = \"https://q.example/rest\"\ncollections = [\"docs-*\"]\n\
-                without = [\"docs-tmp\"]\nmodel = \"m\"\nroot_certificate = \"ca.pem\"\n\
+                without = [\"docs-tmp\"]\npeers = [\"https://r:6333\"]\nmodel = \"m\"\nroot_certificate = \"ca.pem\"\n\
                 api_key = { env = \"QDRANT_API_KEY\" }";
     let Kind::Qdrant(server) = store(keys).unwrap().kind else { panic!("another kind") };
     assert_eq!(server.url, "https://q.example:6334");
@@ -357,6 +357,7 @@ fn servers_are_read_and_their_secrets_are_elsewhere() {
         (server.collections, server.without),
         (vec!["docs-*".into()], vec!["docs-tmp".into()])
     );
+    assert_eq!(server.peers, ["https://r:6333"]);
     assert_eq!(server.form, Form::Native);
     assert_eq!(server.model.as_deref(), Some("m"));
     assert_eq!(server.root_certificate, Some("/etc/memory/ca.pem".into()));

@@ -86,6 +86,11 @@ impl Site {
         QdrantStore::options(&self.grpc).rest_url(&self.rest)
     }
 
+    /// For REST of the other servers of the cluster.
+    pub(crate) fn peers(&self) -> Vec<String> {
+        self.test.as_ref().map(TestServer::peer_urls).unwrap_or_default()
+    }
+
     /// For gRPC and for REST.
     pub(crate) fn addresses(&self) -> (&str, &str) {
         (&self.grpc, &self.rest)
@@ -101,7 +106,18 @@ impl Site {
     }
 
     pub(crate) async fn try_ask(&self, method: &str, path: &str, body: Value) -> Result<Value> {
-        let url = format!("{}{path}", self.rest);
+        self.ask_at(&self.rest, method, path, body).await
+    }
+
+    /// One of the servers of the cluster.
+    pub(crate) async fn ask_at(
+        &self,
+        rest: &str,
+        method: &str,
+        path: &str,
+        body: Value,
+    ) -> Result<Value> {
+        let url = format!("{rest}{path}");
         let mut request = self.http.request(method.parse().expect("a method"), url);
         if !body.is_null() {
             request = request.json(&body);
@@ -223,8 +239,9 @@ impl Site {
             for key in self.shard_keys(&name).await {
                 let path = format!("/collections/{}/cluster", escaped(&name));
                 let shards = self.ask("GET", &path, Value::Null).await;
-                let shards = shards["local_shards"].as_array().expect("shards").iter();
-                let number = shards.filter(|shard| shard["shard_key"] == key).count();
+                let of_all = ["local_shards", "remote_shards"].into_iter();
+                let of_all = of_all.flat_map(|of| shards[of].as_array().expect("shards"));
+                let number = of_all.filter(|shard| shard["shard_key"] == key).count();
                 all.push(format!("{name}: shard key {key}: {number}"));
             }
             let indexes = info["payload_schema"].as_object().cloned().unwrap_or_default();
@@ -254,6 +271,7 @@ impl Site {
             let snapshots = self.ask("GET", &path, Value::Null).await;
             let snapshots = snapshots.as_array().expect("a list").iter();
             traces.extend(snapshots.map(|s| format!("{name}: {}", s["name"])));
+            traces.extend(self.snapshots_of_shards(&name).await);
             if name.starts_with("backup-kit.") {
                 traces.push(name);
             }
@@ -262,6 +280,25 @@ impl Site {
         let aliases = aliases["aliases"].as_array().expect("aliases").iter();
         traces.extend(aliases.map(Value::to_string).filter(|alias| alias.contains("backup-kit.")));
         traces
+    }
+}
+
+impl Site {
+    async fn snapshots_of_shards(&self, collection: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        for server in [self.rest.clone()].into_iter().chain(self.peers()) {
+            let ask = async |path: &str| {
+                let path = format!("/collections/{}/{path}", escaped(collection));
+                self.ask_at(&server, "GET", &path, Value::Null).await.expect("an answer")
+            };
+            for shard in ask("cluster").await["local_shards"].as_array().expect("shards") {
+                let number = &shard["shard_id"];
+                let snapshots = ask(&format!("shards/{number}/snapshots")).await;
+                let snapshots = snapshots.as_array().expect("a list").iter();
+                found.extend(snapshots.map(|s| format!("{collection}/{number}: {}", s["name"])));
+            }
+        }
+        found
     }
 }
 

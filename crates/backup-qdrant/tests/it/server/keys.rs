@@ -1,16 +1,17 @@
 //! Collections whose application chooses the shards, by shard keys.
 
 use backup_core::{
-    Cancel, Catalog, Content, ErrorKind, Part, PinRequest, Pinned, RestoreReport, Sink, Source,
-    StagePlan, Stores, WriteMode, record::Key,
+    Cancel, Catalog, Content, ErrorKind, Part, PinRequest, Pinned, Sink, Source, StagePlan, Stores,
+    WriteMode, record::Key,
 };
 use backup_qdrant::QdrantStore;
 use qdrant_testserver::{Action, Fault, Match, Options, TestServer};
 use serde_json::{Value, json};
 
 use super::{
+    faults::all_or_nothing,
     fixture::{Site, run, same},
-    merge::{live, no_traces, stage, take},
+    merge::{Taken, live, no_traces, stage, take},
 };
 
 /// A server that makes shard keys; a real one that runs alone does not.
@@ -32,11 +33,11 @@ async fn make_key(site: &Site, key: &Value, shards: u32) {
     site.ask("PUT", "/collections/tenants/shards", body).await;
 }
 
-async fn delete_key(site: &Site, key: &Value) {
+pub(super) async fn delete_key(site: &Site, key: &Value) {
     site.ask("POST", "/collections/tenants/shards/delete", json!({ "shard_key": key })).await;
 }
 
-async fn put(site: &Site, key: &Value, points: Vec<Value>) {
+pub(super) async fn put(site: &Site, key: &Value, points: Vec<Value>) {
     for chunk in points.chunks(300) {
         let body = json!({"shard_key": key, "points": chunk});
         site.ask("PUT", "/collections/tenants/points?wait=true", body).await;
@@ -44,7 +45,7 @@ async fn put(site: &Site, key: &Value, points: Vec<Value>) {
 }
 
 /// A point whose vector and payload gRPC and the engine would change.
-fn point(n: u64, of: u64) -> Value {
+pub(super) fn point(n: u64, of: u64) -> Value {
     let id = if n.is_multiple_of(5) {
         json!(format!("00000000-0000-4000-8000-{n:012x}"))
     } else {
@@ -80,7 +81,7 @@ async fn create(site: &Site) {
     site.alias("live", "tenants").await;
 }
 
-async fn fill(site: &Site) {
+pub(super) async fn fill(site: &Site) {
     create(site).await;
     let [acme, seven, text, nobody] = keys();
     make_key(site, &acme, 2).await;
@@ -92,26 +93,45 @@ async fn fill(site: &Site) {
     put(site, &text, (390..420).map(|n| point(n, 3)).collect()).await;
 }
 
-fn stores(store: QdrantStore) -> Stores {
+pub(super) fn stores(store: QdrantStore) -> Stores {
     Stores::new("test", "1.0.0").with("vectors", store)
 }
 
-async fn restore(site: &Site, catalog: &Catalog) -> backup_core::Result<()> {
-    let report = try_restore(site, catalog).await?;
+pub(super) async fn restore(site: &Site, catalog: &Catalog) -> backup_core::Result<()> {
+    let plan = stores(site.store()).plan_restore(&catalog.latest()?).await?;
+    let report = plan.execute().await?;
     assert!(report.restored() && report.warnings.is_empty(), "{report:?}");
     Ok(())
 }
 
-/// Perhaps with warnings: that something is left, which a resume removes.
-async fn try_restore(site: &Site, catalog: &Catalog) -> backup_core::Result<RestoreReport> {
-    let plan = stores(site.store()).plan_restore(&catalog.latest()?).await?;
-    plan.execute().await
-}
-
-fn catalog() -> (tempfile::TempDir, Catalog) {
+pub(super) fn catalog() -> (tempfile::TempDir, Catalog) {
     let folder = tempfile::tempdir().expect("a folder");
     let catalog = Catalog::open(folder.path()).expect("a catalog");
     (folder, catalog)
+}
+
+/// Replaces what is live, and takes it back.
+pub(super) async fn done_and_undone(site: &Site, store: &QdrantStore, taken: &Taken) {
+    let before = site.all().await;
+    let mut plan = StagePlan::new("back", "vectors", "qdrant");
+    plan.content = taken.content.clone();
+    let token = store.prepare(&plan).await.expect("a plan").token;
+    let session = store.begin(&token, &Cancel::new()).await.expect("a beginning");
+    for schema in &taken.schemas {
+        session.write(Part::Schema(schema.clone())).await.expect("taken");
+    }
+    for batch in &taken.batches {
+        session.write(Part::Records(batch.clone())).await.expect("taken");
+    }
+    assert_eq!(session.verify(&taken.content).await.expect("read back"), taken.content);
+    same(&live(site).await, &before);
+    session.commit().await.expect("a commit");
+    assert_eq!(session.verify(&taken.content).await.expect("read back"), taken.content);
+    session.undo().await.expect("an undo");
+    same(&live(site).await, &before);
+    session.finish().await.expect("the end");
+    same(&site.all().await, &before);
+    no_traces(site).await;
 }
 
 #[test]
@@ -163,14 +183,12 @@ fn the_same_id_under_two_shard_keys_comes_back() {
 fn whichever_request_about_shard_keys_fails_it_is_all_or_nothing() {
     run(async {
         let Some(site) = cluster().await else { return };
-        let Some(faults) = site.faults() else { return };
         let (_folder, catalog) = catalog();
         create(&site).await;
         make_key(&site, &json!("acme"), 2).await;
         make_key(&site, &json!(7), 1).await;
         put(&site, &json!("acme"), (0..20).map(|n| point(n, 1)).collect()).await;
         put(&site, &json!(7), (0..20).map(|n| point(n, 2)).collect()).await;
-        let restored = site.all().await;
         stores(site.store()).backup(&catalog).await.expect("a backup");
         // Shards of other numbers: copied point by point, and the name is free for a while.
         let spoil = async || {
@@ -178,34 +196,8 @@ fn whichever_request_about_shard_keys_fails_it_is_all_or_nothing() {
             make_key(&site, &json!("acme"), 1).await;
             put(&site, &json!("acme"), vec![point(1, 3)]).await;
         };
-        spoil().await;
-        let spoiled = site.all().await;
-        let step = if std::env::var("BACKUP_KIT_SWEEP").is_ok_and(|v| v == "full") { 1 } else { 7 };
-        let (mut failed, mut done) = (0, 0);
-        for method in ["POST", "PUT", "DELETE"] {
-            for number in (0..).step_by(step) {
-                let broken = Action::Status(500, "Service internal error: broken".to_owned());
-                faults.push(Fault::new(Match::rest(method, "/"), broken).after(number));
-                let outcome = try_restore(&site, &catalog).await;
-                let happened = faults.left() == 0;
-                faults.clear();
-                stores(site.store()).resume(catalog.dir()).await.expect("resumed");
-                no_traces(&site).await;
-                let now = site.all().await;
-                if now == restored {
-                    done += 1;
-                    spoil().await;
-                } else {
-                    failed += 1;
-                    outcome.expect_err("it was not restored");
-                    same(&now, &spoiled);
-                }
-                if !happened {
-                    break;
-                }
-            }
-        }
-        assert!(failed > 3 && done > 2, "{failed} {done}");
+        let tried = all_or_nothing(&site, &catalog, || site.store(), spoil).await;
+        assert!(tried.is_none_or(|(failed, done)| failed > 3 && done > 2), "{tried:?}");
     });
 }
 
@@ -219,27 +211,8 @@ fn a_restore_of_shard_keys_is_taken_back() {
         delete_key(&site, &json!("acme")).await;
         make_key(&site, &json!("other"), 1).await;
         put(&site, &json!("other"), (0..50).map(|n| point(n, 4)).collect()).await;
-        let before = site.all().await;
         let store = site.store();
-        let mut plan = StagePlan::new("back", "vectors", "qdrant");
-        plan.content = taken.content.clone();
-        let token = store.prepare(&plan).await.expect("a plan").token;
-        let session = store.begin(&token, &Cancel::new()).await.expect("a beginning");
-        for schema in &taken.schemas {
-            session.write(Part::Schema(schema.clone())).await.expect("taken");
-        }
-        for batch in &taken.batches {
-            session.write(Part::Records(batch.clone())).await.expect("taken");
-        }
-        assert_eq!(session.verify(&taken.content).await.expect("read back"), taken.content);
-        same(&live(&site).await, &before);
-        session.commit().await.expect("a commit");
-        assert_eq!(session.verify(&taken.content).await.expect("read back"), taken.content);
-        session.undo().await.expect("an undo");
-        same(&live(&site).await, &before);
-        session.finish().await.expect("the end");
-        same(&site.all().await, &before);
-        no_traces(&site).await;
+        done_and_undone(&site, &store, &taken).await;
     });
 }
 
@@ -460,11 +433,11 @@ fn records_without_a_shard_key_are_refused() {
     });
 }
 
-/// What the manifest says of the content of `tenants`.
-fn digests(catalog: &Catalog) -> Value {
+/// What the manifest says of the content of a collection.
+pub(super) fn digests(catalog: &Catalog, collection: &str) -> Value {
     let archive = catalog.latest().expect("a backup");
     let manifest = serde_json::to_value(archive.manifest()).expect("JSON");
-    let found = manifest.pointer("/stores/vectors/collections/tenants").cloned();
+    let found = manifest.pointer(&format!("/stores/vectors/collections/{collection}")).cloned();
     let found = found.unwrap_or_else(|| panic!("{manifest}"));
     json!({"records": found["records"], "digest": found["digest"], "vectors": found["vectors"]})
 }
@@ -478,7 +451,7 @@ fn a_native_snapshot_with_shard_keys_comes_back_and_is_read_without_a_server() {
         fill(&site).await;
         let before = site.all().await;
         stores(site.store()).backup(&records).await.expect("a backup");
-        let scrolled = digests(&records);
+        let scrolled = digests(&records, "tenants");
         let store = site.options().native().open().expect("a store");
         stores(store).backup(&native).await.expect("a backup");
         let archive = native.latest().expect("a backup");
@@ -497,7 +470,7 @@ fn a_native_snapshot_with_shard_keys_comes_back_and_is_read_without_a_server() {
         let scratch = tempfile::tempdir().expect("a folder");
         let store = site.options().pinned(scratch.path()).open().expect("a store");
         stores(store).backup(&pinned).await.expect("a backup");
-        assert_eq!(digests(&pinned), scrolled);
+        assert_eq!(digests(&pinned, "tenants"), scrolled);
 
         // Shards of other numbers than a new collection has are read point by point.
         delete_key(&site, &json!("acme")).await;

@@ -9,6 +9,7 @@ mod fixture;
 mod keys;
 mod merge;
 mod native;
+mod peers;
 mod rich;
 mod tls;
 mod vectors;

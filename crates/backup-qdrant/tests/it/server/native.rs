@@ -1,12 +1,12 @@
 //! Backups as the server's own snapshots.
 
 use backup_core::{Catalog, ErrorKind, Part, PinRequest, Pinned, Source, Stores, record::Tally};
-use backup_qdrant::QdrantStore;
 use qdrant_testserver::{Action, Fault, Match};
 use serde_json::json;
 
 use super::{
     fixture::{Site, run, same},
+    keys::{digests, stores},
     rich::rich,
 };
 
@@ -97,7 +97,7 @@ fn records_of_one_moment_come_from_a_snapshot() {
         let catalog = Catalog::open(folder.path()).expect("a catalog");
         let before = site.all().await;
         stores(site.store()).backup(&catalog).await.expect("a backup");
-        let scrolled = digests(&catalog);
+        let scrolled = digests(&catalog, "rich");
         let store = site.options().pinned(scratch.path()).open().expect("a store");
         let pinned = store.pin(&PinRequest::new()).await.expect("a session");
         let Pinned::Pinned { session, mark } = pinned else { panic!("a snapshot pins") };
@@ -122,19 +122,6 @@ fn records_of_one_moment_come_from_a_snapshot() {
         let folder = tempfile::tempdir().expect("a folder");
         let second = Catalog::open(folder.path()).expect("a catalog");
         stores(store).backup(&second).await.expect("a backup");
-        assert_eq!(digests(&second), scrolled);
+        assert_eq!(digests(&second, "rich"), scrolled);
     });
-}
-
-fn stores(store: QdrantStore) -> Stores {
-    Stores::new("test", "1.0.0").with("vectors", store)
-}
-
-/// What the manifest says of the content of `rich`.
-fn digests(catalog: &Catalog) -> serde_json::Value {
-    let archive = catalog.latest().expect("a backup");
-    let manifest = serde_json::to_value(archive.manifest()).expect("JSON");
-    let found = manifest.pointer("/stores/vectors/collections/rich").cloned();
-    let found = found.unwrap_or_else(|| panic!("{manifest}"));
-    json!({"records": found["records"], "digest": found["digest"], "vectors": found["vectors"]})
 }
