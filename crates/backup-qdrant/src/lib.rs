@@ -19,6 +19,8 @@
 //! [named](QdrantOptions::peers).
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
+// Without a feature there is nothing that uses anything.
+#![cfg_attr(not(any(feature = "qdrant", feature = "qdrant-edge")), allow(dead_code))]
 
 mod answers;
 #[cfg(feature = "qdrant")]
