@@ -103,10 +103,7 @@ async fn step(args: &[String]) -> Result<()> {
     }
     let store = RedisStore::options(&url).consistency(consistency).open()?;
     let step = if step == "snapshot" { "export" } else { step };
-    if steps::step(step, store, &archive).await? {
-        return Ok(());
-    }
-    Err(format!("no such step: {step}").into())
+    steps::step(step, store, &archive).await
 }
 
 /// Reads every key as a careful application would, and throws it away.

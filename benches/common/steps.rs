@@ -17,14 +17,13 @@ use backup_core::{
 use super::common::{Result, peak};
 
 /// Does one of the steps with a store, and `archive`, whose name is the codec where it is `zstd`.
-/// `false` where there is no such step.
 ///
 /// An import ends, and with it the process, once all is staged: what a bare loop does, too.
 pub(crate) async fn step(
     step: &str,
     store: impl Source + Sink + 'static,
     archive: &Path,
-) -> Result<bool> {
+) -> Result<()> {
     let last = Arc::new(Mutex::new(Instant::now()));
     let seen = Arc::clone(&last);
     let observer = move |event: &Event| {
@@ -56,7 +55,7 @@ pub(crate) async fn step(
                 std::process::exit(0);
             }
         }
-        _ => return Ok(false),
+        other => return Err(format!("no such step: {other}").into()),
     }
-    Ok(true)
+    Ok(())
 }

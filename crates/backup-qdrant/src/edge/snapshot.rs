@@ -99,12 +99,15 @@ impl Snapshot {
         let mut keys = Vec::new();
         for (of, path) in files {
             let within = folder.path().join(numbered.len().to_string());
-            let unpacked = unpack::unpack(path, &within, limit)?;
+            let mut unpacked = unpack::unpack(path, &within, limit)?;
+            let described = unpacked.config.clone().unwrap_or_default();
+            if !(Document { config: described, ..Document::default() }).is_keyed() {
+                unpacked.keys.clear();
+            }
             for (number, shard) in unpacked.shards {
-                let of = of.clone().unwrap_or_else(|| OfShard {
-                    number,
-                    key: key_of(number, unpacked.config.as_ref(), &unpacked.keys),
-                });
+                let named = unpacked.keys.iter().find(|of| of.shard_ids.contains(&number));
+                let key = named.map(|of| of.key.clone());
+                let of = of.clone().unwrap_or(OfShard { number, key });
                 numbered.push((of.key, of.number, open(&shard, path)?));
             }
             config = unpacked.config.or(config);
@@ -112,12 +115,8 @@ impl Snapshot {
             keys.extend(unpacked.keys);
         }
         numbered.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-        let mut shards = Vec::new();
-        let mut shard_keys = Vec::new();
-        for (key, _, shard) in numbered {
-            shard_keys.push(key);
-            shards.push(shard);
-        }
+        let (shard_keys, shards): (Vec<_>, Vec<_>) =
+            numbered.into_iter().map(|(key, _, shard)| (key, shard)).unzip();
         let mut document = document(&shards, config, payload_index)?;
         if document.is_keyed() {
             if shard_keys.iter().any(Option::is_none) {
@@ -219,14 +218,6 @@ fn open(shard: &Path, snapshot: &Path) -> Result<Engine> {
             .advise("if it is of a newer server, restore it there")
             .because(error)
     })
-}
-
-/// The shard key of a shard of a collection that has them.
-fn key_of(number: u32, config: Option<&Value>, keys: &[KeyShards]) -> Option<ShardKey> {
-    let config = config.cloned().unwrap_or_default();
-    let keyed = Document { config, ..Document::default() }.is_keyed();
-    let of = keys.iter().find(|of| keyed && of.shard_ids.contains(&number))?;
-    Some(of.key.clone())
 }
 
 /// Shard keys in the order of their shards.

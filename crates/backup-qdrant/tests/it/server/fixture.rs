@@ -41,11 +41,7 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
 impl Site {
     pub(crate) async fn start() -> Self {
         let Ok(url) = std::env::var("QDRANT_URL") else {
-            // Collections are many small synced files: memory saves minutes.
-            let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-            let folder = folder.expect("a folder");
-            let server = TestServer::start_in(folder.path(), Options::default()).await;
-            return Self::of(server.expect("the test server starts"), Some(folder));
+            return Self::with(Options::default()).await;
         };
         let guard = REAL.lock().unwrap_or_else(PoisonError::into_inner);
         let (host, port) = url.rsplit_once(':').expect("an address with a port");
@@ -57,6 +53,15 @@ impl Site {
             site.ask("DELETE", &format!("/collections/{name}"), Value::Null).await;
         }
         site
+    }
+
+    /// A test server.
+    pub(crate) async fn with(options: Options) -> Self {
+        // Collections are many small synced files: memory saves minutes.
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
+        let folder = folder.expect("a folder");
+        let server = TestServer::start_in(folder.path(), options).await;
+        Self::of(server.expect("the test server starts"), Some(folder))
     }
 
     pub(crate) fn of(server: TestServer, folder: Option<tempfile::TempDir>) -> Self {
@@ -281,9 +286,7 @@ impl Site {
         traces.extend(aliases.map(Value::to_string).filter(|alias| alias.contains("backup-kit.")));
         traces
     }
-}
 
-impl Site {
     async fn snapshots_of_shards(&self, collection: &str) -> Vec<String> {
         let mut found = Vec::new();
         for server in [self.rest.clone()].into_iter().chain(self.peers()) {

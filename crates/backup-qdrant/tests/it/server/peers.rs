@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use backup_core::{Catalog, ErrorKind, RestoreReport, archive::PartKind};
-use qdrant_testserver::{Action, Fault, Match, Options, TestServer};
+use qdrant_testserver::{Action, Fault, Match, Options};
 use serde_json::json;
 
 use super::{
@@ -14,11 +14,7 @@ use super::{
 };
 
 async fn cluster(peers: u32) -> Site {
-    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir());
-    let folder = folder.expect("a folder");
-    let options = Options { peers, ..Options::default() };
-    let server = TestServer::start_in(folder.path(), options).await;
-    Site::of(server.expect("the test server starts"), Some(folder))
+    Site::with(Options { peers, ..Options::default() }).await
 }
 
 async fn create(site: &Site, collection: &str, shards: u32, points: u64) {
@@ -194,7 +190,7 @@ fn a_shard_whose_snapshot_fails_leaves_none() {
             assert_eq!(faults.left(), 0);
             no_traces(&site).await;
         }
-        // One that came twice is not the one that did not come.
+        // A shard that is not recovered: nothing is switched.
         native(&site, &catalog).await.expect("a backup");
         let restored = site.all().await;
         faults.push(
@@ -224,6 +220,6 @@ fn whichever_request_of_a_cluster_fails_it_is_all_or_nothing() {
             site.ask("POST", "/collections/spread/points/delete?wait=true", body).await;
         };
         let tried = all_or_nothing(&site, &catalog, store, spoil).await;
-        assert!(tried.is_none_or(|(failed, done)| failed > 2 && done > 2), "{tried:?}");
+        assert!(tried.is_none_or(|(failed, done)| failed > 2 && done > 3), "{tried:?}");
     });
 }
