@@ -14,7 +14,7 @@
 //!
 //! [`Writer`] writes such text; [`canonicalize`] brings any JSON text into this form.
 
-use std::{cmp::Ordering, fmt};
+use std::{cmp::Ordering, fmt, io::Write as _, ops::Range};
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
@@ -48,21 +48,21 @@ pub const MAX_DEPTH: usize = 120;
 #[derive(Debug)]
 pub struct Writer<'a> {
     out: &'a mut Vec<u8>,
-    // For each open object the span of its latest name; arrays have none.
-    open: Vec<Level>,
+    depth: usize,
+    // Where the latest name of the innermost object stands, between its quotes; empty at 0 where
+    // there is none yet, and in arrays.
+    name: Range<usize>,
+    // Those of the objects and arrays around it, but for the outermost, around which nothing is:
+    // most records need no room for more.
+    around: Vec<Range<usize>>,
     first: bool,
     after_name: bool,
-}
-
-#[derive(Debug)]
-struct Level {
-    last_name: Option<String>,
 }
 
 impl<'a> Writer<'a> {
     /// Appends to `out`.
     pub fn new(out: &'a mut Vec<u8>) -> Self {
-        Self { out, open: Vec::new(), first: true, after_name: false }
+        Self { out, depth: 0, name: 0..0, around: Vec::new(), first: true, after_name: false }
     }
 
     fn separate(&mut self) {
@@ -75,14 +75,23 @@ impl<'a> Writer<'a> {
     }
 
     fn deeper(&mut self) -> Result<()> {
-        if self.open.len() >= MAX_DEPTH {
+        if self.depth >= MAX_DEPTH {
             return Err(Error::new(
                 ErrorKind::LimitExceeded,
                 format!("a JSON value is nested deeper than {MAX_DEPTH} levels"),
             ));
         }
-        self.open.push(Level { last_name: None });
+        let around = std::mem::replace(&mut self.name, 0..0);
+        if self.depth > 0 {
+            self.around.push(around);
+        }
+        self.depth += 1;
         Ok(())
+    }
+
+    fn up(&mut self) {
+        self.depth = self.depth.saturating_sub(1);
+        self.name = self.around.pop().unwrap_or(0..0);
     }
 
     /// `{`
@@ -99,7 +108,7 @@ impl<'a> Writer<'a> {
 
     /// `}`
     pub fn end_object(&mut self) {
-        self.open.pop();
+        self.up();
         self.out.push(b'}');
         self.first = false;
     }
@@ -118,7 +127,7 @@ impl<'a> Writer<'a> {
 
     /// `]`
     pub fn end_array(&mut self) {
-        self.open.pop();
+        self.up();
         self.out.push(b']');
         self.first = false;
     }
@@ -128,31 +137,25 @@ impl<'a> Writer<'a> {
     /// # Errors
     /// A name that does not stand after the one before it in UTF-8 byte order.
     pub fn name(&mut self, name: &str) -> Result<()> {
-        if let Some(level) = self.open.last_mut() {
-            if let Some(last) = &mut level.last_name {
-                match last.as_str().cmp(name) {
-                    Ordering::Less => {}
-                    Ordering::Equal => {
-                        return Err(Error::new(
-                            ErrorKind::InvalidInput,
-                            "a JSON object has the same name twice",
-                        )
-                        .on(name));
-                    }
-                    Ordering::Greater => {
-                        return Err(
-                            Error::adapter("names of a JSON object are out of order").on(name)
-                        );
-                    }
+        if self.name.start > 0 {
+            match compare(&self.out[self.name.clone()], name) {
+                Ordering::Less => {}
+                Ordering::Equal => {
+                    return Err(Error::new(
+                        ErrorKind::InvalidInput,
+                        "a JSON object has the same name twice",
+                    )
+                    .on(name));
                 }
-                last.clear();
-                last.push_str(name);
-            } else {
-                level.last_name = Some(name.to_owned());
+                Ordering::Greater => {
+                    return Err(Error::adapter("names of a JSON object are out of order").on(name));
+                }
             }
         }
         self.separate();
+        let quote = self.out.len();
         string(self.out, name);
+        self.name = quote + 1..self.out.len() - 1;
         self.out.push(b':');
         self.after_name = true;
         Ok(())
@@ -177,7 +180,11 @@ impl<'a> Writer<'a> {
     pub fn integer(&mut self, value: impl Into<i128>) {
         self.separate();
         let value: i128 = value.into();
-        self.out.extend_from_slice(value.to_string().as_bytes());
+        // 128 bits are slow to print.
+        match i64::try_from(value) {
+            Ok(value) => digits(self.out, value),
+            Err(_) => digits(self.out, value),
+        }
     }
 
     /// A finite float in the canonical form; NaN and infinities as
@@ -249,34 +256,67 @@ impl<'a> Writer<'a> {
     }
 }
 
+/// How a name that was written stands to one that follows.
+fn compare(written: &[u8], name: &str) -> Ordering {
+    if !written.contains(&b'\\') {
+        return written.cmp(name.as_bytes());
+    }
+    let quoted = [b"\"", written, b"\""].concat();
+    let written: String = serde_json::from_slice(&quoted).expect("written as a JSON string");
+    written.as_str().cmp(name)
+}
+
+fn digits(out: &mut Vec<u8>, value: impl fmt::Display) {
+    write!(out, "{value}").expect("memory takes everything");
+}
+
 fn string(out: &mut Vec<u8>, value: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.push(b'"');
-    let bytes = value.as_bytes();
-    let mut plain = 0;
-    for (i, &byte) in bytes.iter().enumerate() {
+    let mut rest = value.as_bytes();
+    while let Some(at) = escaped(rest) {
+        out.extend_from_slice(&rest[..at]);
+        let byte = rest[at];
+        rest = &rest[at + 1..];
         let short = match byte {
-            b'"' | b'\\' => byte,
             0x08 => b'b',
             0x09 => b't',
             0x0a => b'n',
             0x0c => b'f',
             0x0d => b'r',
-            0x00..=0x1f => 0,
-            _ => continue,
+            0x00..=0x1f => {
+                out.extend_from_slice(b"\\u00");
+                out.push(HEX[usize::from(byte >> 4)]);
+                out.push(HEX[usize::from(byte & 15)]);
+                continue;
+            }
+            _ => byte,
         };
-        out.extend_from_slice(&bytes[plain..i]);
-        plain = i + 1;
-        if short == 0 {
-            out.extend_from_slice(b"\\u00");
-            out.push(HEX[usize::from(byte >> 4)]);
-            out.push(HEX[usize::from(byte & 15)]);
-        } else {
-            out.extend_from_slice(&[b'\\', short]);
+        out.extend_from_slice(&[b'\\', short]);
+    }
+    out.extend_from_slice(rest);
+    out.push(b'"');
+}
+
+/// Where the first byte stands that a string escapes.
+fn escaped(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    // The top bit of each byte below `limit`, up to the first; above that it may err.
+    let below =
+        |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & (ONES * 0x80);
+    let mut words = bytes.chunks_exact(8);
+    for (at, word) in words.by_ref().enumerate() {
+        let word = u64::from_le_bytes(word.try_into().expect("eight bytes"));
+        let quotes = below(word ^ (ONES * u64::from(b'"')), 1);
+        let slashes = below(word ^ (ONES * u64::from(b'\\')), 1);
+        let found = below(word, 0x20) | quotes | slashes;
+        if found != 0 {
+            return Some(8 * at + found.trailing_zeros() as usize / 8);
         }
     }
-    out.extend_from_slice(&bytes[plain..]);
-    out.push(b'"');
+    let rest = words.remainder();
+    let at = rest.iter().position(|byte| matches!(byte, 0x00..=0x1f | b'"' | b'\\'))?;
+    Some(bytes.len() - rest.len() + at)
 }
 
 fn float(out: &mut Vec<u8>, value: f64) {
@@ -285,52 +325,74 @@ fn float(out: &mut Vec<u8>, value: f64) {
         return;
     }
     let mut buffer = ryu::Buffer::new();
-    let (negative, digits, point) = decimal(buffer.format_finite(value));
+    let Decimal { negative, digits: all, count, point } = decimal(buffer.format_finite(value));
+    let all = &all[..count];
     if negative {
         out.push(b'-');
     }
-    let count = i32::try_from(digits.len()).expect("a double has at most 17 digits");
+    let count = count as i32;
     // `point` is where the decimal point stands, counted from the left of the digits.
     if (1..=16).contains(&point) {
         let split = point.min(count) as usize;
-        out.extend_from_slice(&digits[..split]);
+        out.extend_from_slice(&all[..split]);
         out.resize(out.len() + (point - count).max(0) as usize, b'0');
         out.push(b'.');
-        out.extend_from_slice(if point < count { &digits[split..] } else { b"0" });
+        out.extend_from_slice(if point < count { &all[split..] } else { b"0" });
     } else if (-4..=0).contains(&point) {
         out.extend_from_slice(b"0.");
         out.resize(out.len() + point.unsigned_abs() as usize, b'0');
-        out.extend_from_slice(&digits);
+        out.extend_from_slice(all);
     } else {
-        out.push(digits[0]);
+        out.push(all[0]);
         if count > 1 {
             out.push(b'.');
-            out.extend_from_slice(&digits[1..]);
+            out.extend_from_slice(&all[1..]);
         }
         out.push(b'e');
-        out.extend_from_slice((point - 1).to_string().as_bytes());
+        digits(out, point - 1);
     }
 }
 
-// Sign, significant digits without outer zeros, and place of the point, of a number as any
-// release of the crate may print it: its layout is not part of the format, ours is.
-fn decimal(text: &str) -> (bool, Vec<u8>, i32) {
+/// A number's sign, its significant digits without outer zeros, and the place of its point.
+struct Decimal {
+    negative: bool,
+    // A double has at most 17.
+    digits: [u8; 17],
+    count: usize,
+    point: i32,
+}
+
+// Of a number as any release of the crate may print it: its layout is not part of the format,
+// ours is.
+fn decimal(text: &str) -> Decimal {
     let (negative, text) = text.strip_prefix('-').map_or((false, text), |rest| (true, rest));
     let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
     let exponent: i32 = exponent.parse().expect("printed by the crate");
-    let mut digits = [whole.as_bytes(), fraction.as_bytes()].concat();
-    let mut point = whole.len() as i32 + exponent;
-    let zeros = digits.iter().take_while(|d| **d == b'0').count();
-    if zeros == digits.len() {
-        return (negative, vec![b'0'], 1);
+    let (mut digits, mut count, mut zeros) = ([b'0'; 17], 0, 0);
+    let (mut point, mut fraction) = (0, false);
+    for byte in mantissa.bytes() {
+        match byte {
+            b'.' => {
+                fraction = true;
+                continue;
+            }
+            b'0' if count == 0 => {
+                point -= i32::from(fraction);
+                continue;
+            }
+            b'0' => zeros += 1,
+            digit => {
+                count += zeros + 1;
+                zeros = 0;
+                digits[count - 1] = digit;
+            }
+        }
+        point += i32::from(!fraction);
     }
-    digits.drain(..zeros);
-    point -= zeros as i32;
-    while digits.last() == Some(&b'0') {
-        digits.pop();
+    if count == 0 {
+        return Decimal { negative, digits, count: 1, point: 1 };
     }
-    (negative, digits, point)
+    Decimal { negative, digits, count, point: point + exponent }
 }
 
 /// Brings one JSON text into the canonical form.
@@ -474,6 +536,47 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "\"a\\\"\\\\/\\b\\t\\n\\f\\r\\u0001\\u001f\u{7f}é\u{2028}😀\""
         );
+    }
+
+    // Wherever it stands among plain ones.
+    #[test]
+    fn every_byte_is_escaped_or_not_at_every_place() {
+        for byte in 0..128_u8 {
+            for place in 0..17 {
+                let mut value = vec![b'x'; 17];
+                value[place] = byte;
+                let value = String::from_utf8(value).unwrap();
+                let mut out = Vec::new();
+                string(&mut out, &value);
+                let special = byte < 0x20 || byte == b'"' || byte == b'\\';
+                assert_eq!(out.contains(&b'\\'), special, "{byte} at {place}");
+                assert_eq!(out.len() > 19, special, "{byte} at {place}");
+                assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), value);
+            }
+        }
+    }
+
+    #[test]
+    fn names_in_order_are_taken_and_others_are_refused() {
+        let names = ["", "\t", "\n", "\"", "A", "\\", "a", "a\u{1}", "aa", "é"];
+        let ascending = names.windows(2).all(|pair| pair[0] < pair[1]);
+        assert!(ascending);
+        for (before, name) in names.iter().enumerate().flat_map(|(at, name)| {
+            names.iter().enumerate().map(move |(other, next)| ((at, name), (other, next)))
+        }) {
+            let mut out = Vec::new();
+            let mut json = Writer::new(&mut out);
+            json.begin_object().unwrap();
+            json.name(before.1).unwrap();
+            // What stands between has names of its own.
+            json.begin_object().unwrap();
+            json.name("z").unwrap();
+            json.begin_array().unwrap();
+            json.end_array();
+            json.end_object();
+            let taken = json.name(name.1);
+            assert_eq!(taken.is_ok(), before.0 < name.0, "{before:?} {name:?}");
+        }
     }
 
     #[test]
