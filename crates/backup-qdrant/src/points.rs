@@ -32,10 +32,19 @@ pub(crate) enum Id {
 /// A vector as the engine hands it out: always `f32`, of whatever type it is stored as.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum VectorRef<'a> {
-    Dense(&'a [f32]),
+    Dense(Floats<'a>),
     /// Rows one after the other.
-    Multi(&'a [&'a [f32]]),
-    Sparse(&'a [u32], &'a [f32]),
+    Multi(&'a [Floats<'a>]),
+    Sparse(&'a [u32], Floats<'a>),
+}
+
+/// Values of a vector.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Floats<'a> {
+    Values(&'a [f32]),
+    /// Four each, the least significant first.
+    #[cfg(feature = "qdrant")]
+    Bytes(&'a [u8]),
 }
 
 /// A vector as the engine takes it.
@@ -161,24 +170,27 @@ impl Encoder {
         self.bytes.clear();
         match (vector, form.layout) {
             (VectorRef::Dense(values), Layout::Dense { .. }) => {
-                put(form.element, values, &mut self.bytes);
+                put(form.element, values, &mut self.bytes)?;
             }
             (VectorRef::Multi(rows), Layout::Multi { .. }) => {
-                rows.iter().for_each(|row| put(form.element, row, &mut self.bytes));
+                rows.iter().try_for_each(|row| put(form.element, *row, &mut self.bytes))?;
             }
             // A server that sends a multi-vector of one row as a plain one.
             (VectorRef::Dense(values), Layout::Multi { .. }) => {
-                put(form.element, values, &mut self.bytes);
+                put(form.element, values, &mut self.bytes)?;
             }
             (VectorRef::Sparse(places, values), Layout::Sparse) => {
                 if !places.is_sorted() {
+                    put(ElementType::F32, values, &mut self.bytes)?;
+                    let values = get(ElementType::F32, &self.bytes);
                     let mut pairs: Vec<_> = places.iter().zip(values).collect();
                     pairs.sort_by_key(|(place, _)| **place);
                     let (places, values): (Vec<u32>, Vec<f32>) = pairs.into_iter().unzip();
-                    put(form.element, &values, &mut self.bytes);
+                    self.bytes.clear();
+                    put(form.element, Floats::Values(&values), &mut self.bytes)?;
                     return self.builder.set_sparse(column, &places, &self.bytes);
                 }
-                put(form.element, values, &mut self.bytes);
+                put(form.element, values, &mut self.bytes)?;
                 return self.builder.set_sparse(column, places, &self.bytes);
             }
             _ => {
@@ -223,7 +235,21 @@ fn start(collection: &str, forms: &[VectorForm]) -> (BatchBuilder, Vec<ColumnId>
 }
 
 // The engine's `f32` hold exactly what it stores, whatever the type.
-fn put(element: ElementType, values: &[f32], out: &mut Vec<u8>) {
+fn put(element: ElementType, values: Floats<'_>, out: &mut Vec<u8>) -> Result<()> {
+    let values = match values {
+        Floats::Values(values) => values,
+        #[cfg(feature = "qdrant")]
+        Floats::Bytes(bytes) if bytes.len() % 4 != 0 => {
+            return Err(Error::new(ErrorKind::Mismatch, "a vector ends within a value"));
+        }
+        #[cfg(feature = "qdrant")]
+        Floats::Bytes(bytes) if element == ElementType::F32 => {
+            out.extend_from_slice(bytes);
+            return Ok(());
+        }
+        #[cfg(feature = "qdrant")]
+        Floats::Bytes(bytes) => &get(ElementType::F32, bytes),
+    };
     match element {
         ElementType::F16 => {
             out.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()));
@@ -231,6 +257,7 @@ fn put(element: ElementType, values: &[f32], out: &mut Vec<u8>) {
         ElementType::U8 => out.extend(values.iter().map(|v| *v as u8)),
         _ => out.extend(values.iter().flat_map(|v| v.to_le_bytes())),
     }
+    Ok(())
 }
 
 fn get(element: ElementType, bytes: &[u8]) -> Vec<f32> {

@@ -10,7 +10,7 @@ use qdrant_edge::{
 
 use super::engine::Engine;
 use crate::{
-    points::{Encoder, Id, VectorRef, write_key, write_payload},
+    points::{Encoder, Floats, Id, VectorRef, write_key, write_payload},
     schema::VectorForm,
     shard_key::ShardKey,
 };
@@ -189,21 +189,24 @@ pub(crate) fn encode(
     encoder.point(&key, |json| write_payload(json, payload))?;
     match &record.vector {
         None => Ok(()),
-        Some(VectorStructInternal::Single(values)) => encoder.vector("", VectorRef::Dense(values)),
+        Some(VectorStructInternal::Single(values)) => {
+            encoder.vector("", VectorRef::Dense(Floats::Values(values)))
+        }
         Some(VectorStructInternal::MultiDense(rows)) => {
-            let rows: Vec<&[f32]> = rows.flattened_vectors.chunks(rows.dim.max(1)).collect();
-            encoder.vector("", VectorRef::Multi(&rows))
+            encoder.vector("", VectorRef::Multi(&[Floats::Values(&rows.flattened_vectors)]))
         }
         Some(VectorStructInternal::Named(named)) => {
             named.iter().try_for_each(|(name, vector)| match vector {
-                VectorInternal::Dense(values) => encoder.vector(name, VectorRef::Dense(values)),
-                VectorInternal::Sparse(sparse) => {
-                    encoder.vector(name, VectorRef::Sparse(&sparse.indices, &sparse.values))
+                VectorInternal::Dense(values) => {
+                    encoder.vector(name, VectorRef::Dense(Floats::Values(values)))
                 }
+                VectorInternal::Sparse(sparse) => encoder.vector(
+                    name,
+                    VectorRef::Sparse(&sparse.indices, Floats::Values(&sparse.values)),
+                ),
                 VectorInternal::MultiDense(rows) => {
-                    let rows: Vec<&[f32]> =
-                        rows.flattened_vectors.chunks(rows.dim.max(1)).collect();
-                    encoder.vector(name, VectorRef::Multi(&rows))
+                    let rows = Floats::Values(&rows.flattened_vectors);
+                    encoder.vector(name, VectorRef::Multi(&[rows]))
                 }
             })
         }

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 use backup_core::{Error, ErrorKind, Result};
+use prost::Message;
 use qdrant_client::qdrant::points_client::PointsClient;
 use reqwest::{Url, header::HeaderValue};
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 use tonic::{
-    Request, Status,
+    Request, Response, Status,
+    client::Grpc,
+    codegen::http::uri::PathAndQuery,
     metadata::{Ascii, MetadataValue},
     service::{Interceptor, interceptor::InterceptedService},
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint},
@@ -15,7 +18,30 @@ use tonic::{
 
 /// Points over gRPC. Clones share the connection, which is made when it is needed, and again
 /// where it broke.
-pub(super) type Points = PointsClient<InterceptedService<Channel, Key>>;
+#[derive(Clone)]
+pub(super) struct Points(Service);
+
+type Service = InterceptedService<Channel, Key>;
+
+impl Points {
+    /// The client that writes.
+    pub(super) fn client(&self) -> PointsClient<Service> {
+        PointsClient::new(self.0.clone())
+    }
+
+    /// Asks for points. A page has as many bytes as the server lets it have.
+    pub(super) async fn read<Q, A>(&self, path: &'static str, request: Q) -> Result<A, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        let mut grpc = Grpc::new(self.0.clone()).max_decoding_message_size(usize::MAX);
+        grpc.ready().await.map_err(|e| Status::from_error(e.into()))?;
+        let codec = tonic_prost::ProstCodec::default();
+        let path = PathAndQuery::from_static(path);
+        grpc.unary(Request::new(request), path, codec).await.map(Response::into_inner)
+    }
+}
 
 /// What every connection needs to know.
 #[derive(Clone)]
@@ -71,9 +97,7 @@ impl Access {
             Ok::<_, Error>(value)
         });
         let channel = endpoint.connect_lazy();
-        let client = PointsClient::with_interceptor(channel, Key(key.transpose()?));
-        // A page has as many bytes as the server lets it have.
-        Ok(client.max_decoding_message_size(usize::MAX))
+        Ok(Points(InterceptedService::new(channel, Key(key.transpose()?))))
     }
 
     /// TLS for REST.

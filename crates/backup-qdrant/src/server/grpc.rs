@@ -8,23 +8,23 @@ use backup_core::{
 };
 use qdrant_client::qdrant::{
     CountPoints, DeletePoints, DenseVector, Filter, GetPoints, ListValue, MultiDenseVector,
-    NamedVectors, PointId, PointStruct, PointsIdsList, RetrievedPoint, ScrollPoints, SparseVector,
-    Struct, UpsertPoints, Value, Vector as Sent, VectorOutput, Vectors, WithPayloadSelector,
-    WithVectorsSelector, point_id, points_selector::PointsSelectorOneOf, value::Kind,
-    vector::Vector as SentKind, vector_output::Vector as Got, vectors::VectorsOptions,
-    vectors_output::VectorsOptions as GotVectors, with_payload_selector, with_vectors_selector,
+    NamedVectors, PointId, PointStruct, PointsIdsList, ScrollPoints, SparseVector, Struct,
+    UpsertPoints, Value, Vector as Sent, Vectors, WithPayloadSelector, WithVectorsSelector,
+    point_id, points_selector::PointsSelectorOneOf, value::Kind, vector::Vector as SentKind,
+    vectors::VectorsOptions, with_payload_selector, with_vectors_selector,
 };
 use serde_json::Value as Json;
 use tonic::{Code, Status};
 use uuid::Uuid;
 
 use super::{
+    answer,
     connect::Points,
     place::Place,
     rest::{full, refused},
     scroll::Read,
 };
-use crate::points::{Encoder, Id, Point, Vector, VectorRef};
+use crate::points::{Encoder, Floats, Id, Point, Vector, VectorRef};
 
 /// What is wanted of points.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +47,7 @@ impl Of {
 
 /// One page of a collection, in the order of the ids.
 pub(super) struct Page {
-    pub(super) points: Vec<RetrievedPoint>,
+    pub(super) points: Vec<answer::Point>,
     pub(super) next: Option<PointId>,
 }
 
@@ -69,8 +69,8 @@ pub(super) async fn scroll(
         shard_key_selector: place.selector(),
         ..ScrollPoints::default()
     };
-    let answer =
-        client.clone().scroll(request).await.map_err(|e| failed(&e).on(place))?.into_inner();
+    let answer: answer::Scrolled =
+        client.read("/qdrant.Points/Scroll", request).await.map_err(|e| failed(&e).on(place))?;
     Ok(Page { points: answer.result, next: answer.next_page_offset })
 }
 
@@ -80,7 +80,7 @@ pub(super) async fn retrieve(
     place: &Place,
     ids: &[Id],
     of: Of,
-) -> Result<Vec<RetrievedPoint>> {
+) -> Result<Vec<answer::Point>> {
     let request = GetPoints {
         collection_name: place.collection.clone(),
         ids: ids.iter().copied().map(write_id).collect(),
@@ -89,7 +89,8 @@ pub(super) async fn retrieve(
         shard_key_selector: place.selector(),
         ..GetPoints::default()
     };
-    let answer = client.clone().get(request).await.map_err(|e| failed(&e).on(place))?.into_inner();
+    let answer: answer::Retrieved =
+        client.read("/qdrant.Points/Get", request).await.map_err(|e| failed(&e).on(place))?;
     Ok(answer.result)
 }
 
@@ -102,7 +103,7 @@ pub(super) async fn delete(client: &Points, place: &Place, ids: &[Id]) -> Result
         shard_key_selector: place.selector(),
         ..DeletePoints::default()
     };
-    client.clone().delete(request).await.map_err(|e| failed(&e).on(place))?;
+    client.client().delete(request).await.map_err(|e| failed(&e).on(place))?;
     Ok(())
 }
 
@@ -113,7 +114,7 @@ pub(super) async fn count(client: &Points, collection: &str) -> Result<u64> {
         ..CountPoints::default()
     };
     let answer =
-        client.clone().count(request).await.map_err(|e| failed(&e).on(collection))?.into_inner();
+        client.client().count(request).await.map_err(|e| failed(&e).on(collection))?.into_inner();
     Ok(answer.result.map_or(0, |result| result.count))
 }
 
@@ -125,7 +126,7 @@ pub(super) async fn upsert(client: &Points, place: &Place, points: Vec<PointStru
         shard_key_selector: place.selector(),
         ..UpsertPoints::default()
     };
-    client.clone().upsert(request).await.map_err(|e| failed(&e).on(place))?;
+    client.client().upsert(request).await.map_err(|e| failed(&e).on(place))?;
     Ok(())
 }
 
@@ -184,33 +185,45 @@ pub(super) fn encode(encoder: &mut Encoder, read: Read) -> Result<()> {
         }
         None => encoder.point(&key, |json| write_struct(json, &point.payload))?,
     }
-    match point.vectors.and_then(|vectors| vectors.vectors_options) {
+    match point.vectors.and_then(|vectors| vectors.options) {
         None => Ok(()),
-        Some(GotVectors::Vector(vector)) => put(encoder, "", vector),
-        Some(GotVectors::Vectors(named)) => {
-            named.vectors.into_iter().try_for_each(|(name, vector)| put(encoder, &name, vector))
-        }
+        Some(answer::VectorsOptions::Unnamed(vector)) => put(encoder, "", &vector),
+        Some(answer::VectorsOptions::Named(named)) => named.vectors.iter().try_for_each(|named| {
+            let vector = named.vector.as_ref();
+            vector.map_or(Ok(()), |vector| put(encoder, &named.name, vector))
+        }),
     }
 }
 
-fn put(encoder: &mut Encoder, name: &str, vector: VectorOutput) -> Result<()> {
-    match vector.into_vector() {
-        Got::Dense(dense) => encoder.vector(name, VectorRef::Dense(&dense.data)),
-        Got::Sparse(sparse) => {
-            encoder.vector(name, VectorRef::Sparse(&sparse.indices, &sparse.values))
+fn put(encoder: &mut Encoder, name: &str, vector: &answer::Vector) -> Result<()> {
+    use answer::VectorKind;
+    let data = vector.data.as_slice();
+    match (&vector.kind, &vector.indices, vector.rows) {
+        (Some(VectorKind::Dense(dense)), ..) => {
+            encoder.vector(name, VectorRef::Dense(Floats::Bytes(&dense.data)))
         }
-        Got::MultiDense(multi) => {
-            let rows: Vec<&[f32]> = multi.vectors.iter().map(|row| row.data.as_slice()).collect();
+        (Some(VectorKind::Sparse(sparse)), ..) => {
+            let values = Floats::Bytes(&sparse.values);
+            encoder.vector(name, VectorRef::Sparse(&sparse.indices, values))
+        }
+        (Some(VectorKind::Multi(multi)), ..) => {
+            let rows: Vec<_> = multi.vectors.iter().map(|row| Floats::Bytes(&row.data)).collect();
             encoder.vector(name, VectorRef::Multi(&rows))
         }
+        (None, Some(indices), _) => {
+            encoder.vector(name, VectorRef::Sparse(&indices.data, Floats::Values(data)))
+        }
+        // Rows stand one after the other, as they do in a record.
+        (None, None, Some(_)) => encoder.vector(name, VectorRef::Multi(&[Floats::Values(data)])),
+        (None, None, None) => encoder.vector(name, VectorRef::Dense(Floats::Values(data))),
     }
 }
 
-fn write_struct(json: &mut Writer<'_>, members: &HashMap<String, Value>) -> Result<()> {
+fn write_struct(json: &mut Writer<'_>, members: &[answer::Member]) -> Result<()> {
     let mut members: Vec<_> = members.iter().collect();
-    members.sort_unstable_by_key(|(name, _)| name.as_str());
+    members.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     // What an application stored as an object with such a member is no tag.
-    let wrapped = members.iter().any(|(name, _)| name.as_str() == tagged::TYPE);
+    let wrapped = members.iter().any(|member| member.name == tagged::TYPE);
     if wrapped {
         json.begin_object()?;
         json.name(tagged::TYPE)?;
@@ -218,9 +231,12 @@ fn write_struct(json: &mut Writer<'_>, members: &HashMap<String, Value>) -> Resu
         json.name("_value")?;
     }
     json.begin_object()?;
-    for (name, value) in members {
-        json.name(name)?;
-        write_value(json, value)?;
+    for member in members {
+        json.name(text(&member.name)?)?;
+        match &member.value {
+            Some(value) => write_value(json, value)?,
+            None => json.null(),
+        }
     }
     json.end_object();
     if wrapped {
@@ -229,38 +245,45 @@ fn write_struct(json: &mut Writer<'_>, members: &HashMap<String, Value>) -> Resu
     Ok(())
 }
 
-fn write_value(json: &mut Writer<'_>, value: &Value) -> Result<()> {
+fn write_value(json: &mut Writer<'_>, value: &answer::Value) -> Result<()> {
+    use answer::Kind;
     match &value.kind {
-        None | Some(Kind::NullValue(_)) => json.null(),
-        Some(Kind::BoolValue(value)) => json.bool(*value),
-        Some(Kind::IntegerValue(value)) => tagged::integer(json, *value),
-        Some(Kind::DoubleValue(value)) => json.float(*value),
-        Some(Kind::StringValue(value)) => json.string(value),
-        Some(Kind::ListValue(list)) => {
+        None | Some(Kind::Null(_)) => json.null(),
+        Some(Kind::Bool(value)) => json.bool(*value),
+        Some(Kind::Integer(value)) => tagged::integer(json, *value),
+        Some(Kind::Double(value)) => json.float(*value),
+        Some(Kind::Text(value)) => json.string(text(value)?),
+        Some(Kind::List(list)) => {
             json.begin_array()?;
             for value in &list.values {
                 write_value(json, value)?;
             }
             json.end_array();
         }
-        Some(Kind::StructValue(members)) => return write_struct(json, &members.fields),
+        Some(Kind::Struct(members)) => return write_struct(json, &members.fields),
     }
     Ok(())
 }
 
+fn text(bytes: &[u8]) -> Result<&str> {
+    std::str::from_utf8(bytes).map_err(|e| {
+        Error::new(ErrorKind::Mismatch, "Qdrant sent text that is not UTF-8").because(e)
+    })
+}
+
 /// Whether a payload may have held an integer of 2^63 or more, which gRPC turned into a float.
-pub(super) fn perhaps_rounded(payload: &HashMap<String, Value>) -> bool {
-    fn value(of: &Value) -> bool {
+pub(super) fn perhaps_rounded(payload: &[answer::Member]) -> bool {
+    fn value(of: &answer::Value) -> bool {
         match &of.kind {
-            Some(Kind::DoubleValue(float)) => {
+            Some(answer::Kind::Double(float)) => {
                 *float >= 9_223_372_036_854_775_808.0 && *float <= 18_446_744_073_709_551_616.0
             }
-            Some(Kind::ListValue(list)) => list.values.iter().any(value),
-            Some(Kind::StructValue(members)) => members.fields.values().any(value),
+            Some(answer::Kind::List(list)) => list.values.iter().any(value),
+            Some(answer::Kind::Struct(members)) => perhaps_rounded(&members.fields),
             _ => false,
         }
     }
-    payload.values().any(value)
+    payload.iter().filter_map(|member| member.value.as_ref()).any(value)
 }
 
 /// A point as gRPC takes it, and its payload where gRPC cannot carry it: to be sent over REST.
@@ -322,4 +345,138 @@ fn from_json(value: Json) -> Value {
         }),
     };
     Value { kind: Some(kind) }
+}
+
+#[cfg(test)]
+mod tests {
+    use backup_core::record::ElementType;
+    use prost::Message as _;
+    use qdrant_client::qdrant::{
+        NamedVectorsOutput, RetrievedPoint, ScrollResponse, SparseIndices, VectorOutput,
+        VectorsOutput, vector_output::Vector as Output, vectors_output::VectorsOptions as Outputs,
+    };
+    use serde_json::json;
+
+    use super::*;
+    use crate::schema::{Layout, VectorForm};
+
+    fn forms() -> Vec<VectorForm> {
+        let form = |name: &str, element, layout| VectorForm {
+            name: name.to_owned(),
+            element,
+            layout,
+            distance: None,
+        };
+        vec![
+            form("d", ElementType::F32, Layout::Dense { dim: 3 }),
+            form("h", ElementType::F16, Layout::Dense { dim: 2 }),
+            form("m", ElementType::F32, Layout::Multi { dim: 2 }),
+            form("s", ElementType::F32, Layout::Sparse),
+            form("u", ElementType::U8, Layout::Dense { dim: 2 }),
+        ]
+    }
+
+    // What the client's own types send is what comes out, of this protocol's form and of the one
+    // before 1.16.
+    #[allow(deprecated)]
+    #[test]
+    fn points_are_read_as_they_were_sent() {
+        let odd = f32::from_bits(0x7fc0_1234);
+        let new = |vector| VectorOutput { vector: Some(vector), ..VectorOutput::default() };
+        let old = |data: &[f32]| VectorOutput { data: data.to_vec(), ..VectorOutput::default() };
+        let dense = |data: &[f32]| DenseVector { data: data.to_vec() };
+        let rows = vec![dense(&[1.0, 2.0]), dense(&[3.0, 4.0])];
+        let sparse = SparseVector { values: vec![2.5, 1.5], indices: vec![9, 4] };
+        let today = [
+            ("d", new(Output::Dense(dense(&[1.5, -0.0, odd])))),
+            ("h", new(Output::Dense(dense(&[0.5, -2.0])))),
+            ("m", new(Output::MultiDense(MultiDenseVector { vectors: rows }))),
+            ("s", new(Output::Sparse(sparse))),
+            ("u", new(Output::Dense(dense(&[0.0, 255.0])))),
+        ];
+        let indices = Some(SparseIndices { data: vec![9, 4] });
+        let before = [
+            ("d", old(&[1.5, -0.0, odd])),
+            ("h", old(&[0.5, -2.0])),
+            ("m", VectorOutput { vectors_count: Some(2), ..old(&[1.0, 2.0, 3.0, 4.0]) }),
+            ("s", VectorOutput { indices, ..old(&[2.5, 1.5]) }),
+            ("u", old(&[0.0, 255.0])),
+        ];
+        let payload = json!({
+            "z": [1, -9_007_199_254_740_993_i64, 1.5, null, true, "x\n\"é"],
+            "": {"$type": "Date", "b": {"a": []}, "a": {}},
+            "e": "",
+        });
+        let fields = payload.as_object().unwrap().clone().into_iter();
+        let fields: HashMap<_, _> = fields.map(|(name, value)| (name, from_json(value))).collect();
+        let mut written = Vec::new();
+        for vectors in [today, before] {
+            let vectors = vectors.into_iter().map(|(name, v)| (name.to_owned(), v)).collect();
+            let named = Outputs::Vectors(NamedVectorsOutput { vectors });
+            let point = RetrievedPoint {
+                id: Some(write_id(Id::Number(7))),
+                payload: fields.clone(),
+                vectors: Some(VectorsOutput { vectors_options: Some(named) }),
+                ..RetrievedPoint::default()
+            };
+            let next = Some(write_id(Id::Uuid(Uuid::nil())));
+            let sent = ScrollResponse {
+                result: vec![point],
+                next_page_offset: next.clone(),
+                time: 1.0,
+                ..ScrollResponse::default()
+            };
+            let read = answer::Scrolled::decode(sent.encode_to_vec().as_slice()).unwrap();
+            assert_eq!(read.next_page_offset, next);
+            let [point] = <[_; 1]>::try_from(read.result).unwrap();
+            assert!(!perhaps_rounded(&point.payload));
+            let id = read_id(point.id.clone()).unwrap();
+            let mut encoder = Encoder::new("c", &forms());
+            encode(&mut encoder, Read { id, key: id.key(), point, exact: None }).unwrap();
+            written.push(encoder.finish().unwrap());
+        }
+        let mut expected = Vec::new();
+        tagged::escaped(&mut Writer::new(&mut expected), &payload).unwrap();
+        for batch in written {
+            assert_eq!(batch.get(0).value_json().as_bytes(), expected);
+            let [d, h, m, s, u] = batch.columns() else { panic!("{:?}", batch.columns()) };
+            let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&d.row_f32(0)), bits(&[1.5, -0.0, odd]));
+            assert_eq!(h.row_bytes(0), [0x00, 0x38, 0x00, 0xc0]);
+            assert_eq!(m.row_f32(0), [1.0, 2.0, 3.0, 4.0]);
+            assert_eq!(s.row_f32(0), [1.5, 2.5]);
+            assert_eq!(u.row_bytes(0), [0, 255]);
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_or_no_vector_is_refused() {
+        let text = |name: &'static [u8], value: &'static [u8]| answer::Member {
+            name: name.into(),
+            value: Some(answer::Value { kind: Some(answer::Kind::Text(value.into())) }),
+        };
+        let point = |payload, data: &'static [u8]| {
+            let dense = answer::VectorKind::Dense(answer::Dense { data: data.into() });
+            let vector = answer::Vector { kind: Some(dense), ..Default::default() };
+            let options = Some(answer::VectorsOptions::Unnamed(vector));
+            answer::Point { id: None, payload, vectors: Some(answer::Vectors { options }) }
+        };
+        for (payload, data) in [
+            (vec![text(b"\xff", b"x")], &[0; 8][..]),
+            (vec![text(b"a", b"\xff")], &[0; 8]),
+            (vec![text(b"a", b"x"), text(b"a", b"y")], &[0; 8]),
+            (vec![], &[0; 4]),
+            (vec![], &[0; 9]),
+            (vec![], &[0; 11]),
+        ] {
+            for element in [ElementType::F32, ElementType::F16] {
+                let layout = Layout::Dense { dim: 2 };
+                let form = VectorForm { name: String::new(), element, layout, distance: None };
+                let mut encoder = Encoder::new("c", &[form]);
+                let (id, point) = (Id::Number(1), point(payload.clone(), data));
+                let read = Read { id, key: id.key(), point, exact: None };
+                assert!(encode(&mut encoder, read).is_err(), "{payload:?} {data:?}");
+            }
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Qdrant servers: points over gRPC, everything else over REST.
 
+mod answer;
 mod client;
 mod connect;
 mod filter;

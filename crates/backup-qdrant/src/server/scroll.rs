@@ -12,11 +12,12 @@ use backup_core::{
     Error, ErrorKind, Result,
     record::{Key, RecordBatch, Tally},
 };
-use qdrant_client::qdrant::{Filter, RetrievedPoint};
+use qdrant_client::qdrant::Filter;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::{
+    answer,
     client::Client,
     grpc::{self, Of, Page},
     place::Place,
@@ -39,7 +40,7 @@ const EXACT_POINTS: usize = 100;
 pub(super) struct Read {
     pub(super) id: Id,
     pub(super) key: Key,
-    pub(super) point: RetrievedPoint,
+    pub(super) point: answer::Point,
     /// Its payload, where gRPC did not carry it exactly.
     pub(super) exact: Option<Map<String, Value>>,
 }
@@ -198,7 +199,7 @@ pub(super) fn in_order(last: &mut Option<Id>, id: Id, place: &Place) -> Result<(
 pub(super) async fn exactly(
     client: &Client,
     place: &Place,
-    points: Vec<RetrievedPoint>,
+    points: Vec<answer::Point>,
 ) -> Result<Vec<Read>> {
     let (mut reads, mut rounded) = (Vec::with_capacity(points.len()), Vec::new());
     for mut point in points {
