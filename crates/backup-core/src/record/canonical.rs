@@ -232,26 +232,18 @@ impl<'a> Writer<'a> {
                 }
                 self.end_array();
             }
-            Value::Object(members) => self.members(members, Self::value)?,
+            Value::Object(members) => {
+                self.begin_object()?;
+                // A map keeps its order where a host turned `preserve_order` on.
+                let mut names: Vec<_> = members.iter().collect();
+                names.sort_unstable_by(|a, b| a.0.cmp(b.0));
+                for (name, item) in names {
+                    self.name(name)?;
+                    self.value(item)?;
+                }
+                self.end_object();
+            }
         }
-        Ok(())
-    }
-
-    // An object, whose values `write` writes.
-    pub(super) fn members(
-        &mut self,
-        members: &serde_json::Map<String, serde_json::Value>,
-        mut write: impl FnMut(&mut Self, &serde_json::Value) -> Result<()>,
-    ) -> Result<()> {
-        self.begin_object()?;
-        // A map keeps its order where a host turned `preserve_order` on.
-        let mut names: Vec<_> = members.iter().collect();
-        names.sort_unstable_by(|a, b| a.0.cmp(b.0));
-        for (name, item) in names {
-            self.name(name)?;
-            write(self, item)?;
-        }
-        self.end_object();
         Ok(())
     }
 }

@@ -154,21 +154,12 @@ pub fn escaped(json: &mut Writer<'_>, value: &serde_json::Value) -> crate::Resul
             json.end_array();
         }
         Value::Object(members) => {
-            let tagged = members.contains_key(TYPE);
-            if tagged {
-                json.begin_object()?;
-                json.name(TYPE)?;
-                json.string("Map");
-                json.name("_value")?;
-            }
-            differs |= tagged;
-            json.members(members, |json, member| {
+            differs = members.contains_key(TYPE);
+            let members = members.iter().map(|(name, member)| (name.as_str(), member)).collect();
+            object(json, members, |json, member| {
                 differs |= escaped(json, member)?;
                 Ok(())
             })?;
-            if tagged {
-                json.end_object();
-            }
         }
         Value::Number(n) => match n.as_i64().map(i128::from).or(n.as_u64().map(i128::from)) {
             Some(i) => {
@@ -180,6 +171,50 @@ pub fn escaped(json: &mut Writer<'_>, value: &serde_json::Value) -> crate::Resul
         other => json.value(other)?,
     }
     Ok(differs)
+}
+
+/// Writes an object of an application's own: its members in the order of their names, and wrapped
+/// where one of them is named `$type`, so that nobody takes it for a tag.
+///
+/// ```
+/// use backup_core::record::{canonical::Writer, tagged};
+///
+/// let mut text = Vec::new();
+/// let members = vec![("a", 1), ("$type", 2)];
+/// tagged::object(&mut Writer::new(&mut text), members, |json, value| {
+///     json.integer(value);
+///     Ok(())
+/// })?;
+/// assert_eq!(text, br#"{"$type":"Map","_value":{"$type":2,"a":1}}"#);
+/// # Ok::<(), backup_core::Error>(())
+/// ```
+///
+/// # Errors
+/// Those of `write`; a name that stands twice; nesting deeper than
+/// [`MAX_DEPTH`](super::canonical::MAX_DEPTH).
+pub fn object<T>(
+    json: &mut Writer<'_>,
+    mut members: Vec<(&str, T)>,
+    mut write: impl FnMut(&mut Writer<'_>, T) -> crate::Result<()>,
+) -> crate::Result<()> {
+    members.sort_unstable_by(|a, b| a.0.cmp(b.0));
+    let wrapped = members.iter().any(|(name, _)| *name == TYPE);
+    if wrapped {
+        json.begin_object()?;
+        json.name(TYPE)?;
+        json.string("Map");
+        json.name("_value")?;
+    }
+    json.begin_object()?;
+    for (name, value) in members {
+        json.name(name)?;
+        write(json, value)?;
+    }
+    json.end_object();
+    if wrapped {
+        json.end_object();
+    }
+    Ok(())
 }
 
 /// Undoes [`escape`].

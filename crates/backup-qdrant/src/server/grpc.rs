@@ -220,29 +220,14 @@ fn put(encoder: &mut Encoder, name: &str, vector: &answer::Vector) -> Result<()>
 }
 
 fn write_struct(json: &mut Writer<'_>, members: &[answer::Member]) -> Result<()> {
-    let mut members: Vec<_> = members.iter().collect();
-    members.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    // What an application stored as an object with such a member is no tag.
-    let wrapped = members.iter().any(|member| member.name == tagged::TYPE);
-    if wrapped {
-        json.begin_object()?;
-        json.name(tagged::TYPE)?;
-        json.string("Map");
-        json.name("_value")?;
-    }
-    json.begin_object()?;
-    for member in members {
-        json.name(text(&member.name)?)?;
-        match &member.value {
-            Some(value) => write_value(json, value)?,
-            None => json.null(),
+    let named = members.iter().map(|member| Ok((text(&member.name)?, &member.value)));
+    tagged::object(json, named.collect::<Result<_>>()?, |json, value| match value {
+        Some(value) => write_value(json, value),
+        None => {
+            json.null();
+            Ok(())
         }
-    }
-    json.end_object();
-    if wrapped {
-        json.end_object();
-    }
-    Ok(())
+    })
 }
 
 fn write_value(json: &mut Writer<'_>, value: &answer::Value) -> Result<()> {
