@@ -8,10 +8,11 @@ use std::{
 
 use backon::{ExponentialBuilder, Retryable};
 use backup_core::{Error, ErrorKind, Result};
+use bytes::Bytes;
 use tokio::{runtime::Handle, task::AbortHandle};
 
 use crate::{
-    bolt::{Connection, Target},
+    bolt::{self, Connection, Target},
     options::Neo4jOptions,
     value::Value,
 };
@@ -309,12 +310,17 @@ fn odd(column: &str) -> Error {
 
 impl Rows {
     pub(crate) async fn next(&mut self) -> Result<Option<Row>> {
+        let Some(row) = self.next_raw().await? else { return Ok(None) };
+        let values = bolt::columns(&row).map_err(|e| self.client.on(e))?;
+        Ok(Some(Row { columns: Arc::clone(&self.columns), values }))
+    }
+
+    /// The next row as the server sent it, for a [`Reader`](crate::bolt::Reader).
+    pub(crate) async fn next_raw(&mut self) -> Result<Option<Bytes>> {
         let Some(connection) = &mut self.connection else { return Ok(None) };
         loop {
             let answer = match connection.row().await {
-                Ok(Ok(values)) => {
-                    return Ok(Some(Row { columns: Arc::clone(&self.columns), values }));
-                }
+                Ok(Ok(row)) => return Ok(Some(row)),
                 Ok(Err(told)) => told,
                 Err(error) => {
                     if let Some(connection) = self.connection.take() {
@@ -371,8 +377,9 @@ impl Transaction {
         let asked = async {
             let columns = begun(&mut self.connection).await?;
             let mut taken = Ok(());
-            while let Ok(values) = self.connection.row().await? {
+            while let Ok(row) = self.connection.row().await? {
                 if taken.is_ok() {
+                    let values = bolt::columns(&row)?;
                     taken = take(Row { columns: Arc::clone(&columns), values });
                 }
             }

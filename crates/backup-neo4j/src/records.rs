@@ -7,7 +7,12 @@ use backup_core::{
     record::{Key, canonical::Writer},
 };
 
-use crate::{names::Kind, options::Neo4jOptions, schema::Objects, value::Value};
+use crate::{
+    names::Kind,
+    options::Neo4jOptions,
+    schema::Objects,
+    value::{Value, WriteJson},
+};
 
 /// Which properties name the nodes of a label.
 #[derive(Debug, Clone, Default)]
@@ -62,24 +67,27 @@ impl Keys {
 }
 
 /// The text of a node's key: of its properties where it has all of them, else of its number.
-pub(crate) fn node_key<'a>(
+pub(crate) fn node_key<V: WriteJson>(
     properties: &[String],
     id: i64,
-    mut value: impl FnMut(&str) -> Option<&'a Value>,
+    mut value: impl FnMut(&str) -> Option<V>,
 ) -> Result<String> {
     let mut out = Vec::with_capacity(32);
     let mut json = Writer::new(&mut out);
-    let found: Option<Vec<&Value>> = properties
-        .iter()
-        .map(|name| value(name).filter(|value| !matches!(value, Value::Null)))
-        .collect();
-    match found.as_deref() {
-        Some([]) | None => return Ok(numbered("Node", id)),
-        Some([one]) => one.write(&mut json)?,
-        Some(several) => {
+    let mut found = |name: &String| value(name).filter(|value| !value.is_null());
+    match properties {
+        [] => return Ok(numbered("Node", id)),
+        [one] => match found(one) {
+            Some(value) => value.write(&mut json)?,
+            None => return Ok(numbered("Node", id)),
+        },
+        several => {
             json.begin_array()?;
-            for value in several {
-                value.write(&mut json)?;
+            for name in several {
+                match found(name) {
+                    Some(value) => value.write(&mut json)?,
+                    None => return Ok(numbered("Node", id)),
+                }
             }
             json.end_array();
         }
@@ -94,13 +102,18 @@ fn numbered(what: &str, id: i64) -> String {
 /// The text that names a node in a relationship: its collection and its key.
 pub(crate) fn reference(collection: &str, key: &str) -> String {
     let mut out = Vec::with_capacity(collection.len() + key.len() + 8);
-    let mut json = Writer::new(&mut out);
+    write_reference(&mut out, collection, key);
+    String::from_utf8(out).unwrap_or_default()
+}
+
+/// Writes what [`reference`] gives.
+pub(crate) fn write_reference(out: &mut Vec<u8>, collection: &str, key: &str) {
+    let mut json = Writer::new(out);
     // One level: cannot fail.
     let _ = json.begin_array();
     json.string(collection);
     json.canonical_text(key);
     json.end_array();
-    String::from_utf8(out).unwrap_or_default()
 }
 
 /// The values of the properties that make up a node's key, from its text; none where it is one of

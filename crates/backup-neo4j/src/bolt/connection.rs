@@ -160,10 +160,10 @@ impl Connection {
     }
 
     /// The next row of a request that has some, or what the server says at their end.
-    pub(crate) async fn row(&mut self) -> Result<Result<Vec<Value>, Value>> {
+    pub(crate) async fn row(&mut self) -> Result<Result<Bytes, Value>> {
         match self.answer().await? {
             Answer::Success(told) => Ok(Err(told)),
-            Answer::Row(values) => Ok(Ok(values)),
+            Answer::Row(row) => Ok(Ok(row)),
             Answer::Ignored => Err(ignored()),
             Answer::Failure(error) => Err(error),
         }

@@ -1,9 +1,9 @@
 //! What goes to the server and what comes back.
 
-use backup_core::{Error, ErrorKind, Result};
+use backup_core::{Error, Result};
 use bytes::{Bytes, BytesMut};
 
-use super::packstream::{self, Fault, head, write, write_text};
+use super::packstream::{self, Fault, Reader, head, unreadable, write, write_text};
 use crate::{error, value::Value};
 
 /// Members of an object of a message.
@@ -25,7 +25,8 @@ pub(super) enum Request<'a> {
 pub(super) enum Answer {
     /// What the server adds to it.
     Success(Value),
-    Row(Vec<Value>),
+    /// Not read yet.
+    Row(Bytes),
     /// Because one before it failed.
     Ignored,
     Failure(Error),
@@ -67,23 +68,23 @@ fn map(to: &mut BytesMut, members: &[(String, Value)]) {
 }
 
 impl Answer {
-    pub(super) fn read(mut bytes: Bytes) -> Result<Self> {
-        Self::parse(&mut bytes).map_err(|fault| {
-            let what = "an answer of the server cannot be read";
-            Error::new(ErrorKind::Unsupported, what).because(fault.to_owned())
-        })
+    pub(super) fn read(bytes: Bytes) -> Result<Self> {
+        Self::parse(bytes).map_err(unreadable)
     }
 
-    fn parse(bytes: &mut Bytes) -> Result<Self, Fault> {
-        let answer = match packstream::message(bytes)? {
-            0x70 => Self::Success(packstream::read(bytes)?),
-            0x71 => match packstream::read(bytes)? {
-                Value::List(values) => Self::Row(values),
-                _ => return Err("a row is no list"),
-            },
-            0x7e => Self::Ignored,
+    fn parse(bytes: Bytes) -> Result<Self, Fault> {
+        let mut from = Reader::new(&bytes);
+        let tag = from.message()?;
+        // Rows are left to whoever wants them.
+        if tag == 0x71 {
+            let head = bytes.len() - from.len();
+            return Ok(Self::Row(bytes.slice(head..)));
+        }
+        let answer = match tag {
+            0x70 => Self::Success(from.value()?),
+            0x7e => return Ok(Self::Ignored),
             0x7f => {
-                let told = packstream::read(bytes)?;
+                let told = from.value()?;
                 let text = |name: &str| told.member(name).and_then(Value::as_text);
                 // The name of the code has changed with version 5.7.
                 let code = text("neo4j_code").or_else(|| text("code")).unwrap_or_default();
@@ -91,10 +92,20 @@ impl Answer {
             }
             _ => return Err("an answer is of an unknown kind"),
         };
-        if bytes.is_empty() || matches!(answer, Self::Ignored) {
-            Ok(answer)
-        } else {
-            Err("an answer goes on after its end")
-        }
+        if from.len() == 0 { Ok(answer) } else { Err(LONGER) }
     }
+}
+
+const LONGER: Fault = "an answer goes on after its end";
+
+/// The columns of a row, read.
+pub(crate) fn columns(row: &[u8]) -> Result<Vec<Value>> {
+    let mut from = Reader::new(row);
+    let columns = match from.value() {
+        Ok(Value::List(_)) if from.len() > 0 => Err(LONGER),
+        Ok(Value::List(columns)) => Ok(columns),
+        Ok(_) => Err("a row is no list"),
+        Err(fault) => Err(fault),
+    };
+    columns.map_err(unreadable)
 }

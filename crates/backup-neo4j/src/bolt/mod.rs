@@ -8,3 +8,5 @@ mod packstream;
 mod stream;
 
 pub(crate) use connection::{Connection, Target};
+pub(crate) use message::columns;
+pub(crate) use packstream::{Raw, Reader};

@@ -1,8 +1,12 @@
 //! PackStream: how Bolt writes values.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use backup_core::{
+    Error, ErrorKind, Result,
+    record::{canonical::Writer, tagged},
+};
+use bytes::{BufMut, Bytes, BytesMut};
 
-use crate::value::{Moment, Value};
+use crate::value::{Moment, Value, WriteJson};
 
 /// Deepest nesting that is read; the server's own values have three levels.
 const MAX_DEPTH: usize = 32;
@@ -10,145 +14,325 @@ const MAX_DEPTH: usize = 32;
 /// What is wrong with bytes of the server.
 pub(super) type Fault = &'static str;
 
-/// Reads one value from the front.
-pub(super) fn read(from: &mut Bytes) -> Result<Value, Fault> {
-    value(from, 0)
+/// What the bytes of one value begin with. A list's items, a map's names and values, and a
+/// structure's fields follow.
+enum Token<'a> {
+    Null,
+    Bool(bool),
+    Integer(i64),
+    Float(f64),
+    Bytes(&'a [u8]),
+    Text(&'a str),
+    List(usize),
+    Map(usize),
+    Structure(u8, u8),
 }
 
-fn value(from: &mut Bytes, depth: usize) -> Result<Value, Fault> {
-    if depth > MAX_DEPTH {
-        return Err("a value is nested too deep");
+/// Values where the server's bytes lie, read from the front.
+#[derive(Debug)]
+pub(crate) struct Reader<'a>(&'a [u8]);
+
+/// One value as the server sent it: not read, and not more of it than its bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Raw<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
+        Self(bytes)
     }
-    Ok(match byte(from)? {
-        marker @ (0x00..=0x7f | 0xf0..=0xff) => Value::Integer(i64::from(marker as i8)),
-        0xc8 => Value::Integer(need(from, 1)?.get_i8().into()),
-        0xc9 => Value::Integer(need(from, 2)?.get_i16().into()),
-        0xca => Value::Integer(need(from, 4)?.get_i32().into()),
-        0xcb => Value::Integer(need(from, 8)?.get_i64()),
-        0xc0 => Value::Null,
-        0xc1 => Value::Float(need(from, 8)?.get_f64()),
-        0xc2 => Value::Bool(false),
-        0xc3 => Value::Bool(true),
-        marker @ (0xcc..=0xce) => {
-            let len = length(from, marker - 0xcc)?;
-            Value::Bytes(need(from, len)?.split_to(len))
+
+    /// The columns of a row.
+    pub(crate) fn row(bytes: &'a [u8]) -> Result<Self> {
+        let mut row = Self(bytes);
+        row.list()?.ok_or_else(|| unreadable("a row is no list"))?;
+        Ok(row)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// How many items of a list follow; none where it is null.
+    pub(crate) fn list(&mut self) -> Result<Option<usize>> {
+        match self.token().map_err(unreadable)? {
+            Token::Null => Ok(None),
+            Token::List(len) => Ok(Some(len)),
+            _ => Err(unreadable("a value is no list")),
         }
-        marker @ (0x80..=0x8f | 0xd0..=0xd2) => {
-            let len = sized(from, marker, 0x80, 0xd0)?;
-            Value::Text(text(from, len)?)
+    }
+
+    pub(crate) fn integer(&mut self) -> Result<i64> {
+        match self.token().map_err(unreadable)? {
+            Token::Integer(value) => Ok(value),
+            _ => Err(unreadable("a value is no integer")),
         }
-        marker @ (0x90..=0x9f | 0xd4..=0xd6) => {
-            let len = sized(from, marker, 0x90, 0xd4)?;
-            // Each item has at least a byte, so a length that lies allocates nothing.
-            let mut items = Vec::with_capacity(len.min(from.len()));
+    }
+
+    pub(crate) fn bool(&mut self) -> Result<bool> {
+        match self.token().map_err(unreadable)? {
+            Token::Bool(value) => Ok(value),
+            _ => Err(unreadable("a value is neither true nor false")),
+        }
+    }
+
+    pub(crate) fn text(&mut self) -> Result<&'a str> {
+        match self.token().map_err(unreadable)? {
+            Token::Text(text) => Ok(text),
+            _ => Err(unreadable("a value is no text")),
+        }
+    }
+
+    /// The members of a map, as they come.
+    pub(crate) fn map(&mut self) -> Result<Vec<(&'a str, Raw<'a>)>> {
+        match self.token().map_err(unreadable)? {
+            Token::Map(len) => self.members(len).map_err(unreadable),
+            _ => Err(unreadable("a value is no map")),
+        }
+    }
+
+    /// A value, passed over.
+    pub(crate) fn raw(&mut self) -> Result<Raw<'a>> {
+        self.pass().map_err(unreadable)
+    }
+
+    /// Nothing may follow.
+    pub(crate) fn end(&self) -> Result<()> {
+        if self.0.is_empty() { Ok(()) } else { Err(unreadable("a row goes on after its end")) }
+    }
+
+    fn pass(&mut self) -> Result<Raw<'a>, Fault> {
+        let all = self.0;
+        let mut left = 1_usize;
+        while left > 0 {
+            left -= 1;
+            let more = match self.token()? {
+                Token::List(len) => len,
+                Token::Map(len) => 2 * len,
+                Token::Structure(_, fields) => fields.into(),
+                _ => 0,
+            };
+            left += more;
+        }
+        Ok(Raw(&all[..all.len() - self.0.len()]))
+    }
+
+    fn members(&mut self, len: usize) -> Result<Vec<(&'a str, Raw<'a>)>, Fault> {
+        // Each has at least two bytes, so a length that lies allocates nothing.
+        let mut members = Vec::with_capacity(len.min(self.0.len()));
+        for _ in 0..len {
+            let Token::Text(name) = self.token()? else { return Err("a name is no text") };
+            members.push((name, self.pass()?));
+        }
+        Ok(members)
+    }
+
+    fn token(&mut self) -> Result<Token<'a>, Fault> {
+        Ok(match self.byte()? {
+            marker @ (0x00..=0x7f | 0xf0..=0xff) => Token::Integer(i64::from(marker as i8)),
+            0xc8 => Token::Integer(i8::from_be_bytes(self.array()?).into()),
+            0xc9 => Token::Integer(i16::from_be_bytes(self.array()?).into()),
+            0xca => Token::Integer(i32::from_be_bytes(self.array()?).into()),
+            0xcb => Token::Integer(i64::from_be_bytes(self.array()?)),
+            0xc0 => Token::Null,
+            0xc1 => Token::Float(f64::from_be_bytes(self.array()?)),
+            0xc2 => Token::Bool(false),
+            0xc3 => Token::Bool(true),
+            marker @ (0xcc..=0xce) => {
+                let len = self.length(marker - 0xcc)?;
+                Token::Bytes(self.take(len)?)
+            }
+            marker @ (0x80..=0x8f | 0xd0..=0xd2) => {
+                let len = self.sized(marker, 0x80, 0xd0)?;
+                let text = std::str::from_utf8(self.take(len)?);
+                Token::Text(text.map_err(|_| "text is not UTF-8")?)
+            }
+            marker @ (0x90..=0x9f | 0xd4..=0xd6) => Token::List(self.sized(marker, 0x90, 0xd4)?),
+            marker @ (0xa0..=0xaf | 0xd8..=0xda) => Token::Map(self.sized(marker, 0xa0, 0xd8)?),
+            marker @ 0xb0..=0xbf => Token::Structure(self.byte()?, marker & 0x0f),
+            _ => return Err("a value begins with an unknown byte"),
+        })
+    }
+
+    /// The tag of a message, whose fields follow.
+    pub(super) fn message(&mut self) -> Result<u8, Fault> {
+        match self.token()? {
+            Token::Structure(tag, _) => Ok(tag),
+            _ => Err("a message is no structure"),
+        }
+    }
+
+    /// A value, read whole.
+    pub(super) fn value(&mut self) -> Result<Value, Fault> {
+        self.value_in(0)
+    }
+
+    fn value_in(&mut self, depth: usize) -> Result<Value, Fault> {
+        if depth > MAX_DEPTH {
+            return Err("a value is nested too deep");
+        }
+        Ok(match self.token()? {
+            Token::Null => Value::Null,
+            Token::Bool(value) => Value::Bool(value),
+            Token::Integer(value) => Value::Integer(value),
+            Token::Float(value) => Value::Float(value),
+            Token::Bytes(bytes) => Value::Bytes(Bytes::copy_from_slice(bytes)),
+            Token::Text(text) => Value::Text(text.to_owned()),
+            Token::List(len) => {
+                // Each item has at least a byte.
+                let mut items = Vec::with_capacity(len.min(self.0.len()));
+                for _ in 0..len {
+                    items.push(self.value_in(depth + 1)?);
+                }
+                Value::List(items)
+            }
+            Token::Map(len) => {
+                let mut members = Vec::with_capacity(len.min(self.0.len()));
+                for _ in 0..len {
+                    let Token::Text(name) = self.token()? else { return Err("a name is no text") };
+                    members.push((name.to_owned(), self.value_in(depth + 1)?));
+                }
+                members.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+                Value::Map(members)
+            }
+            Token::Structure(tag, fields) => self.structure(tag, fields, depth)?,
+        })
+    }
+
+    fn structure(&mut self, tag: u8, fields: u8, depth: usize) -> Result<Value, Fault> {
+        let mut integer = || match self.token()? {
+            Token::Integer(value) => Ok(value),
+            _ => Err("a field of a date or a time is no integer"),
+        };
+        let nanos = |value: i64| u32::try_from(value).map_err(|_| "nanoseconds out of range");
+        let offset = |value: i64| i32::try_from(value).map_err(|_| "an offset out of range");
+        Ok(match (tag, fields) {
+            (b'D', 1) => Value::Date(integer()?),
+            (b'T', 2) => Value::Time(integer()?, offset(integer()?)?),
+            (b't', 1) => Value::LocalTime(integer()?),
+            (b'd', 2) => {
+                Value::LocalDateTime(Moment { seconds: integer()?, nanos: nanos(integer()?)? })
+            }
+            (b'I', 3) => {
+                let (seconds, nanos, east) = (integer()?, nanos(integer()?)?, offset(integer()?)?);
+                Value::OffsetDateTime(Moment { seconds, nanos }, east)
+            }
+            (b'i', 3) => {
+                let moment = Moment { seconds: integer()?, nanos: nanos(integer()?)? };
+                match self.token()? {
+                    Token::Text(zone) => Value::ZonedDateTime(moment, zone.to_owned()),
+                    _ => return Err("a zone is no text"),
+                }
+            }
+            (b'E', 4) => Value::Duration([integer()?, integer()?, integer()?, integer()?]),
+            (b'X', 3) => {
+                let srid = integer()?;
+                Value::Point(srid, [self.float()?, self.float()?])
+            }
+            (b'Y', 4) => {
+                let srid = integer()?;
+                Value::Point3D(srid, [self.float()?, self.float()?, self.float()?])
+            }
+            (b'V', 2) => match (self.value_in(depth + 1)?, self.value_in(depth + 1)?) {
+                (Value::Bytes(kind), Value::Bytes(data)) if kind.len() == 1 => {
+                    Value::Vector(kind[0], data)
+                }
+                _ => return Err("a vector is not of the form that is known"),
+            },
+            _ => return Err("a value is of a type that is not known"),
+        })
+    }
+
+    fn float(&mut self) -> Result<f64, Fault> {
+        match self.token()? {
+            Token::Float(value) => Ok(value),
+            _ => Err("a coordinate is no float"),
+        }
+    }
+
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Fault> {
+        let (taken, rest) = self.0.split_at_checked(len).ok_or("a message ends too early")?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], Fault> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or("a message ends too early")?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, Fault> {
+        self.array().map(|[byte]| byte)
+    }
+
+    /// A length of 1, 2 or 4 bytes.
+    fn length(&mut self, class: u8) -> Result<usize, Fault> {
+        Ok(match class {
+            0 => self.byte()?.into(),
+            1 => u16::from_be_bytes(self.array()?).into(),
+            _ => u32::from_be_bytes(self.array()?) as usize,
+        })
+    }
+
+    fn sized(&mut self, marker: u8, tiny: u8, long: u8) -> Result<usize, Fault> {
+        if marker & 0xf0 == tiny { Ok((marker & 0x0f).into()) } else { self.length(marker - long) }
+    }
+}
+
+impl<'a> Raw<'a> {
+    /// Its bytes: equal where the server sent the same.
+    pub(crate) fn bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// The value.
+    pub(crate) fn value(self) -> Result<Value> {
+        Reader(self.0).value().map_err(unreadable)
+    }
+}
+
+impl WriteJson for Raw<'_> {
+    fn is_null(&self) -> bool {
+        self.0 == [0xc0]
+    }
+
+    fn write(&self, json: &mut Writer<'_>) -> Result<()> {
+        write_json(&mut Reader(self.0), json)
+    }
+}
+
+/// Brings a value into the form of records, which is that of [`Value::write`], without making it.
+fn write_json(from: &mut Reader<'_>, json: &mut Writer<'_>) -> Result<()> {
+    match from.token().map_err(unreadable)? {
+        Token::Null => json.null(),
+        Token::Bool(value) => json.bool(value),
+        Token::Integer(value) => tagged::integer(json, value),
+        Token::Float(value) => json.float(value),
+        Token::Bytes(bytes) => tagged::bytes(json, bytes),
+        Token::Text(text) => json.string(text),
+        Token::List(len) => {
+            json.begin_array()?;
             for _ in 0..len {
-                items.push(value(from, depth + 1)?);
+                write_json(from, json)?;
             }
-            Value::List(items)
+            json.end_array();
         }
-        marker @ (0xa0..=0xaf | 0xd8..=0xda) => {
-            let len = sized(from, marker, 0xa0, 0xd8)?;
-            let mut members = Vec::with_capacity(len.min(from.len()));
-            for _ in 0..len {
-                let Value::Text(name) = value(from, depth + 1)? else {
-                    return Err("a name is no text");
-                };
-                members.push((name, value(from, depth + 1)?));
-            }
-            members.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-            Value::Map(members)
+        Token::Map(len) => {
+            let members = from.members(len).map_err(unreadable)?;
+            tagged::object(json, members, |json, value| value.write(json))?;
         }
-        marker @ 0xb0..=0xbf => structure(from, marker & 0x0f, depth)?,
-        _ => return Err("a value begins with an unknown byte"),
-    })
-}
-
-fn structure(from: &mut Bytes, fields: u8, depth: usize) -> Result<Value, Fault> {
-    let tag = byte(from)?;
-    let mut integer = || match value(from, depth + 1)? {
-        Value::Integer(value) => Ok(value),
-        _ => Err("a field of a date or a time is no integer"),
-    };
-    let nanos = |value: i64| u32::try_from(value).map_err(|_| "nanoseconds out of range");
-    let offset = |value: i64| i32::try_from(value).map_err(|_| "an offset out of range");
-    Ok(match (tag, fields) {
-        (b'D', 1) => Value::Date(integer()?),
-        (b'T', 2) => Value::Time(integer()?, offset(integer()?)?),
-        (b't', 1) => Value::LocalTime(integer()?),
-        (b'd', 2) => {
-            Value::LocalDateTime(Moment { seconds: integer()?, nanos: nanos(integer()?)? })
+        Token::Structure(tag, fields) => {
+            let value = from.structure(tag, fields, 0).map_err(unreadable)?;
+            value.write(json)?;
         }
-        (b'I', 3) => {
-            let (seconds, nanos, east) = (integer()?, nanos(integer()?)?, offset(integer()?)?);
-            Value::OffsetDateTime(Moment { seconds, nanos }, east)
-        }
-        (b'i', 3) => {
-            let moment = Moment { seconds: integer()?, nanos: nanos(integer()?)? };
-            match value(from, depth + 1)? {
-                Value::Text(zone) => Value::ZonedDateTime(moment, zone),
-                _ => return Err("a zone is no text"),
-            }
-        }
-        (b'E', 4) => Value::Duration([integer()?, integer()?, integer()?, integer()?]),
-        (b'X', 3) => {
-            let srid = integer()?;
-            Value::Point(srid, [float(from)?, float(from)?])
-        }
-        (b'Y', 4) => {
-            let srid = integer()?;
-            Value::Point3D(srid, [float(from)?, float(from)?, float(from)?])
-        }
-        (b'V', 2) => match (value(from, depth + 1)?, value(from, depth + 1)?) {
-            (Value::Bytes(kind), Value::Bytes(data)) if kind.len() == 1 => {
-                Value::Vector(kind[0], data)
-            }
-            _ => return Err("a vector is not of the form that is known"),
-        },
-        _ => return Err("a value is of a type that is not known"),
-    })
-}
-
-fn float(from: &mut Bytes) -> Result<f64, Fault> {
-    match value(from, MAX_DEPTH)? {
-        Value::Float(value) => Ok(value),
-        _ => Err("a coordinate is no float"),
     }
+    Ok(())
 }
 
-/// The message's tag and how many fields follow.
-pub(super) fn message(from: &mut Bytes) -> Result<u8, Fault> {
-    match byte(from)? {
-        0xb0..=0xbf => byte(from),
-        _ => Err("a message is no structure"),
-    }
-}
-
-fn need(from: &mut Bytes, len: usize) -> Result<&mut Bytes, Fault> {
-    if from.len() < len { Err("a message ends too early") } else { Ok(from) }
-}
-
-fn byte(from: &mut Bytes) -> Result<u8, Fault> {
-    Ok(need(from, 1)?.get_u8())
-}
-
-fn text(from: &mut Bytes, len: usize) -> Result<String, Fault> {
-    let text = need(from, len)?;
-    let read = std::str::from_utf8(&text[..len]).map_err(|_| "text is not UTF-8")?.to_owned();
-    text.advance(len);
-    Ok(read)
-}
-
-/// A length of 1, 2 or 4 bytes.
-fn length(from: &mut Bytes, class: u8) -> Result<usize, Fault> {
-    Ok(match class {
-        0 => need(from, 1)?.get_u8().into(),
-        1 => need(from, 2)?.get_u16().into(),
-        _ => need(from, 4)?.get_u32() as usize,
-    })
-}
-
-fn sized(from: &mut Bytes, marker: u8, tiny: u8, long: u8) -> Result<usize, Fault> {
-    if marker & 0xf0 == tiny { Ok((marker & 0x0f).into()) } else { length(from, marker - long) }
+/// What the server sent is not of the form that is known.
+pub(super) fn unreadable(fault: Fault) -> Error {
+    let what = "an answer of the server cannot be read";
+    Error::new(ErrorKind::Unsupported, what).because(fault.to_owned())
 }
 
 /// Writes a structure's head.
@@ -282,10 +466,22 @@ mod tests {
     fn back(value: &Value) -> Value {
         let mut out = BytesMut::new();
         write(&mut out, value);
-        let mut bytes = out.freeze();
-        let read = read(&mut bytes).unwrap();
-        assert!(bytes.is_empty());
+        let mut reader = Reader::new(&out);
+        let read = reader.value().unwrap();
+        assert_eq!(reader.len(), 0);
+        // What is not read says the same.
+        let mut reader = Reader::new(&out);
+        let raw = reader.raw().unwrap();
+        assert_eq!((raw.bytes(), reader.len()), (&out[..], 0));
+        assert_eq!(json(&raw), json(&value));
+        assert_eq!(raw.is_null(), *value == Value::Null);
         read
+    }
+
+    fn json(value: &impl WriteJson) -> String {
+        let mut out = Vec::new();
+        value.write(&mut Writer::new(&mut out)).unwrap();
+        String::from_utf8(out).unwrap()
     }
 
     #[test]
@@ -339,13 +535,25 @@ mod tests {
     proptest! {
         #[test]
         fn no_bytes_are_too_odd(bytes: Vec<u8>) {
-            let _ = read(&mut Bytes::from(bytes));
+            let read = Reader::new(&bytes).value();
+            let raw = Reader::new(&bytes).raw();
+            if let (Ok(read), Ok(raw)) = (&read, &raw) {
+                assert_eq!(format!("{:?}", raw.value().unwrap()), format!("{read:?}"));
+            }
+            // Passing over asks for less than reading.
+            assert!(read.is_err() || raw.is_ok());
+            let mut out = Vec::new();
+            let _ = raw.map(|raw| raw.write(&mut Writer::new(&mut out)));
         }
     }
 
     #[test]
     fn nesting_has_an_end() {
-        assert!(read(&mut Bytes::from(vec![0x91; 1_000_000])).is_err());
-        assert!(read(&mut Bytes::from_static(&[0xd6, 0xff, 0xff, 0xff, 0xff])).is_err());
+        let deep = [vec![0x91; 1_000_000], vec![0xc0]].concat();
+        assert!(Reader::new(&deep).value().is_err());
+        let raw = Reader::new(&deep).raw().unwrap();
+        assert!(raw.write(&mut Writer::new(&mut Vec::new())).is_err());
+        assert!(Reader::new(&[0xd6, 0xff, 0xff, 0xff, 0xff]).value().is_err());
+        assert!(Reader::new(&[0xda, 0xff, 0xff, 0xff, 0xff]).raw().is_err());
     }
 }

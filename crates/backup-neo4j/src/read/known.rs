@@ -32,6 +32,8 @@ pub(crate) struct Known {
     /// Of each node the number of its collection, the length of its key, and the key.
     texts: Vec<u8>,
     collections: Vec<String>,
+    /// Whether there was no room for some.
+    partly: bool,
 }
 
 impl Known {
@@ -47,11 +49,12 @@ impl Known {
 
     /// Keeps how a node is named, while there is room.
     pub(super) fn insert(&mut self, node: i64, collection: u32, key: &str) {
-        let Some(slot) = usize::try_from(node).ok().filter(|slot| *slot < SLOTS) else { return };
         let at = self.texts.len();
-        if at + 8 + key.len() > TEXTS {
+        let slot = usize::try_from(node).ok().filter(|slot| *slot < SLOTS);
+        let Some(slot) = slot.filter(|_| at + 8 + key.len() <= TEXTS) else {
+            self.partly = true;
             return;
-        }
+        };
         if self.slots.len() <= slot {
             self.slots.resize(slot + 1, 0);
         }
@@ -59,6 +62,11 @@ impl Known {
         self.texts.extend(collection.to_le_bytes());
         self.texts.extend((key.len() as u32).to_le_bytes());
         self.texts.extend(key.as_bytes());
+    }
+
+    /// Whether nodes were read, and all of them are known.
+    pub(super) fn is_whole(&self) -> bool {
+        !self.slots.is_empty() && !self.partly
     }
 
     /// Collection and key of a node.
@@ -80,12 +88,15 @@ mod tests {
     #[test]
     fn what_was_inserted_is_known_as_long_as_there_is_room() {
         let mut known = Known::default();
+        assert!(!known.is_whole());
         let (a, b) = (known.collection("A".to_owned()), known.collection("A:B".to_owned()));
         assert_eq!((known.collection("A".to_owned()), a != b), (a, true));
         for node in [7, 0, 4_000_000] {
             known.insert(node, if node == 7 { b } else { a }, &node.to_string());
         }
+        assert!(known.is_whole());
         known.insert(SLOTS as i64, a, "beyond");
+        assert!(!known.is_whole());
         known.insert(-1, a, "none");
         assert_eq!(known.get(7), Some(("A:B", "7")));
         assert_eq!(known.get(0), Some(("A", "0")));

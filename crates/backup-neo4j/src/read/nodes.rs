@@ -4,16 +4,17 @@ use std::collections::HashMap;
 
 use backup_core::{
     Result,
-    record::{Key, RecordBatch},
+    record::{Key, RecordBatch, tagged},
 };
 
-use super::{Known, Read, batches::Batches, unmark};
+use super::{Known, Read, batches::Batches};
 use crate::{
-    client::{Client, Row, Rows, Statement},
-    marks::{NUMBER, View},
+    bolt::{Raw, Reader},
+    client::{Client, Rows, Statement},
+    marks::{NUMBER, View, is_marked},
     names::cypher,
     records::node_key,
-    value::Value,
+    value::{Value, WriteJson},
 };
 
 /// Nodes, of all collections or of one.
@@ -22,8 +23,8 @@ pub(crate) struct Nodes {
     view: View,
     batches: Batches,
     kinds: Vec<NodeKind>,
-    /// None: of another world.
-    by_labels: HashMap<Vec<String>, Option<usize>>,
+    /// By the labels as the server sends them. None: of another world.
+    by_labels: HashMap<Box<[u8]>, Option<usize>>,
     /// Numbers of the nodes of batches under way, where somebody has to know which were taken.
     numbers: Option<Vec<Vec<i64>>>,
     known: Known,
@@ -75,10 +76,10 @@ impl Nodes {
             if let Some(read) = self.pending.pop() {
                 return Ok(Some((read, Vec::new())));
             }
-            let Some(row) = self.rows.next().await? else {
+            let Some(row) = self.rows.next_raw().await? else {
                 return Ok(self.batches.rest()?.map(|(at, batch)| self.give(at, batch)));
             };
-            if let Some((at, batch)) = self.take(row)? {
+            if let Some((at, batch)) = self.take(&row)? {
                 return Ok(Some(self.give(at, batch)));
             }
         }
@@ -94,36 +95,43 @@ impl Nodes {
         (Read::Batch(batch), numbers.unwrap_or_default())
     }
 
-    fn take(&mut self, mut row: Row) -> Result<Option<(usize, RecordBatch)>> {
-        let mut properties = row.values.pop().unwrap_or(Value::Null);
-        let labels = row.values.pop().map(Value::into_texts).unwrap_or_default();
-        let node = row.values.first().and_then(Value::as_integer).unwrap_or(-1);
-        let number = match self.by_labels.get(&labels) {
+    fn take(&mut self, row: &[u8]) -> Result<Option<(usize, RecordBatch)>> {
+        let mut row = Reader::row(row)?;
+        let (node, labels, mut properties) = (row.integer()?, row.raw()?, row.map()?);
+        row.end()?;
+        let number = match self.by_labels.get(labels.bytes()) {
             Some(number) => *number,
-            None => self.kind(labels),
+            None => self.kind(labels)?,
         };
         let Some(number) = number else { return Ok(None) };
         let mut id = node;
         if self.view.numbered
-            && let Some(archived) = properties.member(NUMBER).and_then(Value::as_integer)
+            && let Some(Value::Integer(archived)) =
+                member(&properties, NUMBER).map(Raw::value).transpose()?
         {
             id = archived;
         }
-        unmark(&mut properties);
+        properties.retain(|(name, _)| !is_marked(name));
         let kind = &self.kinds[number];
-        let key = node_key(&kind.key, id, |name| properties.member(name))?;
+        let key = node_key(&kind.key, id, |name| member(&properties, name))?;
         self.known.insert(node, kind.collection, &key);
-        let key = Key::from_json(&key)?;
+        let key = Key::write(|json| {
+            json.canonical_text(&key);
+            Ok(())
+        })?;
         if let Some(numbers) = &mut self.numbers {
             numbers[kind.at].push(node);
         }
-        self.batches.push(kind.at, &key, |json| properties.write(json))
+        self.batches.push(kind.at, &key, |json| {
+            tagged::object(json, properties, |json, value| value.write(json))
+        })
     }
 
-    fn kind(&mut self, labels: Vec<String>) -> Option<usize> {
-        let Some((kind, key)) = self.view.kind(labels.clone()) else {
-            self.by_labels.insert(labels, None);
-            return None;
+    fn kind(&mut self, labels: Raw<'_>) -> Result<Option<usize>> {
+        let sent = labels.bytes().into();
+        let Some((kind, key)) = self.view.kind(labels.value()?.into_texts()) else {
+            self.by_labels.insert(sent, None);
+            return Ok(None);
         };
         // The same labels may come in another order.
         let (at, new) = self.batches.of(kind.clone());
@@ -135,7 +143,11 @@ impl Nodes {
         }
         let collection = self.known.collection(self.batches.name(at).to_owned());
         self.kinds.push(NodeKind { key, at, collection });
-        self.by_labels.insert(labels, Some(self.kinds.len() - 1));
-        Some(self.kinds.len() - 1)
+        self.by_labels.insert(sent, Some(self.kinds.len() - 1));
+        Ok(Some(self.kinds.len() - 1))
     }
+}
+
+fn member<'a>(members: &[(&str, Raw<'a>)], name: &str) -> Option<Raw<'a>> {
+    members.iter().find(|member| member.0 == name).map(|member| member.1)
 }

@@ -11,12 +11,33 @@ use serde_json::Value as Json;
 
 use super::Value;
 
-impl Value {
+/// What can be written as a record has it.
+pub(crate) trait WriteJson {
+    fn is_null(&self) -> bool;
+
     /// Writes it in canonical form.
     ///
     /// # Errors
     /// Nesting that is too deep.
-    pub(crate) fn write(&self, json: &mut Writer<'_>) -> Result<()> {
+    fn write(&self, json: &mut Writer<'_>) -> Result<()>;
+}
+
+impl<T: WriteJson> WriteJson for &T {
+    fn is_null(&self) -> bool {
+        (*self).is_null()
+    }
+
+    fn write(&self, json: &mut Writer<'_>) -> Result<()> {
+        (*self).write(json)
+    }
+}
+
+impl WriteJson for Value {
+    fn is_null(&self) -> bool {
+        matches!(self, Self::Null)
+    }
+
+    fn write(&self, json: &mut Writer<'_>) -> Result<()> {
         match self {
             Self::Null => json.null(),
             Self::Bool(value) => json.bool(*value),
@@ -32,23 +53,8 @@ impl Value {
                 json.end_array();
             }
             Self::Map(members) => {
-                // An object that looks like a tagged value is wrapped.
-                let wrapped = members.iter().any(|(name, _)| name == tagged::TYPE);
-                if wrapped {
-                    json.begin_object()?;
-                    json.name(tagged::TYPE)?;
-                    json.string("Map");
-                    json.name("_value")?;
-                }
-                json.begin_object()?;
-                for (name, value) in members {
-                    json.name(name)?;
-                    value.write(json)?;
-                }
-                json.end_object();
-                if wrapped {
-                    json.end_object();
-                }
+                let members = members.iter().map(|(name, value)| (name.as_str(), value)).collect();
+                tagged::object(json, members, |json, value| value.write(json))?;
             }
             other => {
                 if let Some((name, text)) = other.tagged() {
@@ -58,7 +64,9 @@ impl Value {
         }
         Ok(())
     }
+}
 
+impl Value {
     /// Its text in canonical form.
     pub(crate) fn to_json(&self) -> Result<String> {
         let mut out = Vec::new();
@@ -66,7 +74,7 @@ impl Value {
         String::from_utf8(out).map_err(|e| Error::adapter("text is not UTF-8").because(e))
     }
 
-    /// What [`write`](Self::write) wrote.
+    /// What [`write`](WriteJson::write) wrote.
     ///
     /// # Errors
     /// [`Unsupported`](ErrorKind::Unsupported): a tag that this version does not know, a number

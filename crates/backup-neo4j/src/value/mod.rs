@@ -22,6 +22,8 @@ mod text;
 
 use bytes::Bytes;
 
+pub(crate) use json::WriteJson;
+
 /// A value of a property, or a map of them.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Value {

@@ -21,7 +21,7 @@ use crate::{
         },
         stage,
     },
-    value::Value,
+    value::{Value, WriteJson},
 };
 
 /// Counts and digests of the staged records, or of what they have become where `live`.
