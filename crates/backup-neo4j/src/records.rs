@@ -11,7 +11,7 @@ use crate::{
     names::Kind,
     options::Neo4jOptions,
     schema::Objects,
-    value::{Value, WriteJson},
+    value::{Value, WriteJson, text},
 };
 
 /// Which properties name the nodes of a label.
@@ -92,7 +92,7 @@ pub(crate) fn node_key<V: WriteJson>(
             json.end_array();
         }
     }
-    String::from_utf8(out).map_err(|e| Error::adapter("a key is not UTF-8").because(e))
+    text(out)
 }
 
 fn numbered(what: &str, id: i64) -> String {

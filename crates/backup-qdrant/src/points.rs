@@ -4,6 +4,8 @@
 //! each of its vectors a row of the column of that name. Where an application chooses the shards,
 //! the key is a list of shard key and id, because two shard keys may have a point of one id.
 
+use std::borrow::Cow;
+
 use backup_core::{
     Error, ErrorKind, Result,
     record::{
@@ -45,6 +47,20 @@ pub(crate) enum Floats<'a> {
     /// Four each, the least significant first.
     #[cfg(feature = "qdrant")]
     Bytes(&'a [u8]),
+}
+
+impl<'a> Floats<'a> {
+    fn values(self) -> Result<Cow<'a, [f32]>> {
+        match self {
+            Self::Values(values) => Ok(values.into()),
+            #[cfg(feature = "qdrant")]
+            Self::Bytes(bytes) if bytes.len() % 4 != 0 => {
+                Err(Error::new(ErrorKind::Mismatch, "a vector ends within a value"))
+            }
+            #[cfg(feature = "qdrant")]
+            Self::Bytes(bytes) => Ok(get(ElementType::F32, bytes).into()),
+        }
+    }
 }
 
 /// A vector as the engine takes it.
@@ -181,12 +197,10 @@ impl Encoder {
             }
             (VectorRef::Sparse(places, values), Layout::Sparse) => {
                 if !places.is_sorted() {
-                    put(ElementType::F32, values, &mut self.bytes)?;
-                    let values = get(ElementType::F32, &self.bytes);
-                    let mut pairs: Vec<_> = places.iter().zip(values).collect();
+                    let values = values.values()?;
+                    let mut pairs: Vec<_> = places.iter().zip(values.iter()).collect();
                     pairs.sort_by_key(|(place, _)| **place);
                     let (places, values): (Vec<u32>, Vec<f32>) = pairs.into_iter().unzip();
-                    self.bytes.clear();
                     put(form.element, Floats::Values(&values), &mut self.bytes)?;
                     return self.builder.set_sparse(column, &places, &self.bytes);
                 }
@@ -236,20 +250,14 @@ fn start(collection: &str, forms: &[VectorForm]) -> (BatchBuilder, Vec<ColumnId>
 
 // The engine's `f32` hold exactly what it stores, whatever the type.
 fn put(element: ElementType, values: Floats<'_>, out: &mut Vec<u8>) -> Result<()> {
-    let values = match values {
-        Floats::Values(values) => values,
-        #[cfg(feature = "qdrant")]
-        Floats::Bytes(bytes) if bytes.len() % 4 != 0 => {
-            return Err(Error::new(ErrorKind::Mismatch, "a vector ends within a value"));
-        }
-        #[cfg(feature = "qdrant")]
-        Floats::Bytes(bytes) if element == ElementType::F32 => {
-            out.extend_from_slice(bytes);
-            return Ok(());
-        }
-        #[cfg(feature = "qdrant")]
-        Floats::Bytes(bytes) => &get(ElementType::F32, bytes),
-    };
+    #[cfg(feature = "qdrant")]
+    if let (Floats::Bytes(bytes), ElementType::F32) = (values, element)
+        && bytes.len() % 4 == 0
+    {
+        out.extend_from_slice(bytes);
+        return Ok(());
+    }
+    let values = values.values()?;
     match element {
         ElementType::F16 => {
             out.extend(values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()));

@@ -3,7 +3,7 @@
 use backup_core::{Error, Result};
 use bytes::{Bytes, BytesMut};
 
-use super::packstream::{self, Fault, Reader, head, unreadable, write, write_text};
+use super::packstream::{self, Reader, head, unreadable, write, write_text};
 use crate::{error, value::Value};
 
 /// Members of an object of a message.
@@ -69,19 +69,11 @@ fn map(to: &mut BytesMut, members: &[(String, Value)]) {
 
 impl Answer {
     pub(super) fn read(bytes: Bytes) -> Result<Self> {
-        Self::parse(bytes).map_err(unreadable)
-    }
-
-    fn parse(bytes: Bytes) -> Result<Self, Fault> {
         let mut from = Reader::new(&bytes);
-        let tag = from.message()?;
-        // Rows are left to whoever wants them.
-        if tag == 0x71 {
-            let head = bytes.len() - from.len();
-            return Ok(Self::Row(bytes.slice(head..)));
-        }
-        let answer = match tag {
+        let answer = match from.message()? {
             0x70 => Self::Success(from.value()?),
+            // Left to whoever wants it.
+            0x71 => return Ok(Self::Row(bytes.slice(bytes.len() - from.len()..))),
             0x7e => return Ok(Self::Ignored),
             0x7f => {
                 let told = from.value()?;
@@ -90,22 +82,17 @@ impl Answer {
                 let code = text("neo4j_code").or_else(|| text("code")).unwrap_or_default();
                 Self::Failure(error::failed(code, text("message").unwrap_or_default()))
             }
-            _ => return Err("an answer is of an unknown kind"),
+            _ => return Err(unreadable("an answer is of an unknown kind")),
         };
-        if from.len() == 0 { Ok(answer) } else { Err(LONGER) }
+        from.end()?;
+        Ok(answer)
     }
 }
-
-const LONGER: Fault = "an answer goes on after its end";
 
 /// The columns of a row, read.
 pub(crate) fn columns(row: &[u8]) -> Result<Vec<Value>> {
     let mut from = Reader::new(row);
-    let columns = match from.value() {
-        Ok(Value::List(_)) if from.len() > 0 => Err(LONGER),
-        Ok(Value::List(columns)) => Ok(columns),
-        Ok(_) => Err("a row is no list"),
-        Err(fault) => Err(fault),
-    };
-    columns.map_err(unreadable)
+    let Value::List(columns) = from.value()? else { return Err(unreadable("a row is no list")) };
+    from.end()?;
+    Ok(columns)
 }

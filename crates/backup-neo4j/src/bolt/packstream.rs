@@ -41,10 +41,10 @@ impl<'a> Reader<'a> {
         Self(bytes)
     }
 
-    /// The columns of a row.
-    pub(crate) fn row(bytes: &'a [u8]) -> Result<Self> {
+    /// The columns of a row, which has so many.
+    pub(crate) fn row(bytes: &'a [u8], columns: usize) -> Result<Self> {
         let mut row = Self(bytes);
-        row.list()?.ok_or_else(|| unreadable("a row is no list"))?;
+        row.list_of(columns)?;
         Ok(row)
     }
 
@@ -52,13 +52,17 @@ impl<'a> Reader<'a> {
         self.0.len()
     }
 
-    /// How many items of a list follow; none where it is null.
-    pub(crate) fn list(&mut self) -> Result<Option<usize>> {
+    /// How many items of a list follow.
+    pub(crate) fn list(&mut self) -> Result<usize> {
         match self.token().map_err(unreadable)? {
-            Token::Null => Ok(None),
-            Token::List(len) => Ok(Some(len)),
+            Token::List(len) => Ok(len),
             _ => Err(unreadable("a value is no list")),
         }
+    }
+
+    /// A list of so many items, which follow.
+    pub(crate) fn list_of(&mut self, len: usize) -> Result<()> {
+        if self.list()? == len { Ok(()) } else { Err(unreadable("a list has another length")) }
     }
 
     pub(crate) fn integer(&mut self) -> Result<i64> {
@@ -97,7 +101,7 @@ impl<'a> Reader<'a> {
 
     /// Nothing may follow.
     pub(crate) fn end(&self) -> Result<()> {
-        if self.0.is_empty() { Ok(()) } else { Err(unreadable("a row goes on after its end")) }
+        if self.0.is_empty() { Ok(()) } else { Err(unreadable("an answer goes on after its end")) }
     }
 
     fn pass(&mut self) -> Result<Raw<'a>, Fault> {
@@ -154,16 +158,16 @@ impl<'a> Reader<'a> {
     }
 
     /// The tag of a message, whose fields follow.
-    pub(super) fn message(&mut self) -> Result<u8, Fault> {
-        match self.token()? {
+    pub(super) fn message(&mut self) -> Result<u8> {
+        match self.token().map_err(unreadable)? {
             Token::Structure(tag, _) => Ok(tag),
-            _ => Err("a message is no structure"),
+            _ => Err(unreadable("a message is no structure")),
         }
     }
 
     /// A value, read whole.
-    pub(super) fn value(&mut self) -> Result<Value, Fault> {
-        self.value_in(0)
+    pub(super) fn value(&mut self) -> Result<Value> {
+        self.value_in(0).map_err(unreadable)
     }
 
     fn value_in(&mut self, depth: usize) -> Result<Value, Fault> {
@@ -287,7 +291,7 @@ impl<'a> Raw<'a> {
 
     /// The value.
     pub(crate) fn value(self) -> Result<Value> {
-        Reader(self.0).value().map_err(unreadable)
+        Reader(self.0).value()
     }
 }
 
@@ -555,5 +559,21 @@ mod tests {
         assert!(raw.write(&mut Writer::new(&mut Vec::new())).is_err());
         assert!(Reader::new(&[0xd6, 0xff, 0xff, 0xff, 0xff]).value().is_err());
         assert!(Reader::new(&[0xda, 0xff, 0xff, 0xff, 0xff]).raw().is_err());
+    }
+
+    #[test]
+    fn rows_have_as_many_columns_as_were_asked_for() {
+        let row = [0x92, 0x01, 0x02];
+        for columns in [0, 1, 3] {
+            assert!(Reader::row(&row, columns).is_err(), "{columns}");
+        }
+        let mut reader = Reader::row(&row, 2).unwrap();
+        assert_eq!(reader.integer().unwrap(), 1);
+        assert!(reader.end().is_err());
+        assert_eq!(reader.integer().unwrap(), 2);
+        reader.end().unwrap();
+        // Null is no list, neither of columns nor of relationships.
+        assert!(Reader::row(&[0xc0], 0).is_err());
+        assert!(Reader::new(&[0xc0]).list().is_err());
     }
 }

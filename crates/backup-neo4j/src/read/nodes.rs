@@ -96,7 +96,7 @@ impl Nodes {
     }
 
     fn take(&mut self, row: &[u8]) -> Result<Option<(usize, RecordBatch)>> {
-        let mut row = Reader::row(row)?;
+        let mut row = Reader::row(row, 3)?;
         let (node, labels, mut properties) = (row.integer()?, row.raw()?, row.map()?);
         row.end()?;
         let number = match self.by_labels.get(labels.bytes()) {

@@ -15,7 +15,7 @@ use crate::{
     marks::View,
     names::{Kind, cypher},
     records::{relationship_key, write_reference, write_relationship},
-    value::WriteJson,
+    value::{WriteJson, text},
 };
 
 /// Relationships that begin at one node, up to which the server sends them together: it collects
@@ -153,15 +153,15 @@ impl Order {
 
 /// The node of a row, how many relationships follow in it, and these. None: it has more.
 fn row(bytes: &[u8]) -> Result<(i64, Option<usize>, Reader<'_>)> {
-    let mut row = Reader::row(bytes)?;
+    let mut row = Reader::row(bytes, 3)?;
     let (node, more) = (row.integer()?, row.bool()?);
-    let links = row.list()?.unwrap_or(0);
+    let links = row.list()?;
     Ok((node, (!more).then_some(links), row))
 }
 
 impl<'a> Link<'a> {
     fn read(from: i64, row: &mut Reader<'a>) -> Result<Self> {
-        row.list()?;
+        row.list_of(3)?;
         Ok(Self { from, to: row.integer()?, kind: row.text()?, properties: row.raw()? })
     }
 }
@@ -457,10 +457,6 @@ impl Group {
     fn bytes(&self) -> usize {
         self.text.len() + self.arrows.len() * size_of::<Arrow>()
     }
-}
-
-fn text(bytes: Vec<u8>) -> Result<String> {
-    String::from_utf8(bytes).map_err(|e| Error::adapter("text is not UTF-8").because(e))
 }
 
 #[cfg(test)]

@@ -71,7 +71,7 @@ impl Value {
     pub(crate) fn to_json(&self) -> Result<String> {
         let mut out = Vec::new();
         self.write(&mut Writer::new(&mut out))?;
-        String::from_utf8(out).map_err(|e| Error::adapter("text is not UTF-8").because(e))
+        text(out)
     }
 
     /// What [`write`](WriteJson::write) wrote.
@@ -124,6 +124,11 @@ impl Value {
             _ => return Err(unknown(json)),
         })
     }
+}
+
+/// What a [`Writer`] wrote.
+pub(crate) fn text(written: Vec<u8>) -> Result<String> {
+    String::from_utf8(written).map_err(|e| Error::adapter("text is not UTF-8").because(e))
 }
 
 fn unknown(json: &Json) -> Error {

@@ -22,7 +22,7 @@ mod text;
 
 use bytes::Bytes;
 
-pub(crate) use json::WriteJson;
+pub(crate) use json::{WriteJson, text};
 
 /// A value of a property, or a map of them.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,7 +3,8 @@
 //!
 //! The messages are those of Qdrant's `points.proto` and `json_with_int.proto`, with other types in
 //! their place and without what a backup leaves aside. `qdrant-client` reads the same into a
-//! `Vec<f32>` value by value, and into a `HashMap` for each payload: a third of an export's time.
+//! `Vec<f32>` value by value, and into a `HashMap` for each payload; what that costs stands in
+//! `docs/decisions/0060-qdrant-servers.md`.
 
 use bytes::Bytes;
 use prost::{Message, Oneof};

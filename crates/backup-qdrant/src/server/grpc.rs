@@ -188,10 +188,11 @@ pub(super) fn encode(encoder: &mut Encoder, read: Read) -> Result<()> {
     match point.vectors.and_then(|vectors| vectors.options) {
         None => Ok(()),
         Some(answer::VectorsOptions::Unnamed(vector)) => put(encoder, "", &vector),
-        Some(answer::VectorsOptions::Named(named)) => named.vectors.iter().try_for_each(|named| {
-            let vector = named.vector.as_ref();
-            vector.map_or(Ok(()), |vector| put(encoder, &named.name, vector))
-        }),
+        // A map leaves out a value that is empty: it is one all the same, and refused.
+        Some(answer::VectorsOptions::Named(named)) => named
+            .vectors
+            .into_iter()
+            .try_for_each(|named| put(encoder, &named.name, &named.vector.unwrap_or_default())),
     }
 }
 
@@ -432,6 +433,20 @@ mod tests {
             assert_eq!(s.row_f32(0), [1.5, 2.5]);
             assert_eq!(u.row_bytes(0), [0, 255]);
         }
+    }
+
+    #[test]
+    fn a_vector_without_values_is_not_passed_over() {
+        let vectors = HashMap::from([("d".to_owned(), VectorOutput::default())]);
+        let named = Outputs::Vectors(NamedVectorsOutput { vectors });
+        let sent = RetrievedPoint {
+            vectors: Some(VectorsOutput { vectors_options: Some(named) }),
+            ..RetrievedPoint::default()
+        };
+        let point = answer::Point::decode(sent.encode_to_vec().as_slice()).unwrap();
+        let id = Id::Number(1);
+        let read = Read { id, key: id.key(), point, exact: None };
+        assert!(encode(&mut Encoder::new("c", &forms()), read).is_err());
     }
 
     #[test]
